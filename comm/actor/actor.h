@@ -1,6 +1,7 @@
-// Actor: a state machine that owns one part of the cluster's state. It runs on one thread at a time, never blocks, never
-// locks, and acts on the world only through ActorContext; so the same code runs in a process and in the simulator.
-// Decisions inside an actor are plain functions and state machines; the actor is the shell that sends what they decide.
+// Actor: a state machine that owns one part of the cluster's state. It runs on one thread at a
+// time, never blocks, never locks, and acts on the world only through ActorContext; so the same
+// code runs in a process and in the simulator. Decisions inside an actor are plain functions and
+// state machines; the actor is the shell that sends what they decide.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,8 @@
 
 namespace conclave {
 
-// Who a message goes to or comes from: the channel's name of a process. The coordinator is kCoordinatorPeer.
+// Who a message goes to or comes from: the channel's name of a process. The coordinator is
+// kCoordinatorPeer.
 using PeerId = std::string;
 inline constexpr char kCoordinatorPeer[] = "coordinator";
 
@@ -21,8 +23,8 @@ class ActorContext {
  public:
   virtual ~ActorContext() = default;
 
-  // Sends without waiting. A peer that is unknown or whose queue is full loses the message, as a network may: the
-  // protocol repeats what matters. Sequence numbers are filled in here.
+  // Sends without waiting. A peer that is unknown or whose queue is full loses the message, as a
+  // network may: the protocol repeats what matters. Sequence numbers are filled in here.
   virtual void Send(const PeerId& to, Epoch epoch, WorkerId worker, Message message) = 0;
 
   // Calls Actor::OnTimer(tag) after `delay`; a later SetTimer with the same tag replaces it.

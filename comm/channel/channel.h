@@ -1,5 +1,6 @@
-// Channel: frames between this process and its peers, in order per peer, at most once, possibly lost when a peer goes.
-// One thread owns it (the actor's); only Wake may be called from others. Implementations: zmq_channel (CURVE), sim.
+// Channel: frames between this process and its peers, in order per peer, at most once, possibly
+// lost when a peer goes. One thread owns it (the actor's); only Wake may be called from others.
+// Implementations: zmq_channel (CURVE), sim.
 #pragma once
 
 #include <cstdint>
@@ -23,16 +24,19 @@ class Channel {
  public:
   virtual ~Channel() = default;
 
-  // Queues a frame. Unavailable when the peer is not connected, ResourceExhausted when its queue is full; never blocks.
+  // Queues a frame. Unavailable when the peer is not connected, ResourceExhausted when its queue is
+  // full; never blocks.
   virtual absl::Status Send(const std::string& peer, absl::string_view frame) = 0;
 
-  // Waits up to `timeout` for events or Wake; returns what there is (bounded per call), maybe nothing.
+  // Waits up to `timeout` for events or Wake; returns what there is (bounded per call), maybe
+  // nothing.
   virtual std::vector<ChannelEvent> Poll(absl::Duration timeout) = 0;
 
   // Makes a Poll that runs or comes next return at once. Thread-safe.
   virtual void Wake() = 0;
 
-  // "tcp://127.0.0.1:41235": where peers connect, with the port the system chose. Empty on a client side.
+  // "tcp://127.0.0.1:41235": where peers connect, with the port the system chose. Empty on a client
+  // side.
   virtual std::string endpoint() const = 0;
 };
 

@@ -1,6 +1,7 @@
-// ComputePool: the CPU as a device. A fixed set of threads that run the parallel loops of kernels; the caller's thread is one
-// of them. Loops are short (microseconds), so workers spin a little before they sleep, unless there is one thread.
-// One loop at a time; the owner's thread calls ParallelFor.
+// ComputePool: the CPU as a device. A fixed set of threads that run the parallel loops of kernels;
+// the caller's thread is one of them. Loops are short (microseconds), so workers spin a little
+// before they sleep, unless there is one thread. One loop at a time; the owner's thread calls
+// ParallelFor.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +21,8 @@ class ComputePool {
 
   int threads() const;
 
-  // Calls work(i) for i in [0, tasks), each once, on any of the threads; returns when all are done. Tasks are handed out in
-  // order, one at a time: give each some microseconds of work.
+  // Calls work(i) for i in [0, tasks), each once, on any of the threads; returns when all are done.
+  // Tasks are handed out in order, one at a time: give each some microseconds of work.
   void ParallelFor(int64_t tasks, absl::FunctionRef<void(int64_t)> work);
 
  private:

@@ -57,6 +57,9 @@ class ExchangeSchedule {
   // experts: [tokens, top_k] chosen expert ids. One element per destination that gets rows or is the caller itself, or a
   // peer (maybe with nothing), ascending by stage_rank.
   std::vector<DispatchToPeer> Dispatch(absl::Span<const int32_t> experts, int top_k) const;
+  // The same into `out`, whose memory is reused: nothing is allocated once the largest batch was seen.
+  void DispatchInto(absl::Span<const int32_t> experts, int top_k,
+                    std::vector<DispatchToPeer>& out) const;
 
   // True when the caller handles this choice (naive: always; PCC: the owner shares its t).
   bool Handles(int32_t expert, int slice, int32_t token) const;
@@ -77,6 +80,8 @@ class ExchangeSchedule {
   int slices_ = 1;
   std::vector<int32_t> first_;  // [units + 1] into copies_
   std::vector<Copy> copies_;
+  std::vector<int32_t> destinations_;  // stage ranks, ascending: send_to and the caller
+  std::vector<int32_t> index_of_;      // [stage size] position in destinations_, or -1
   ExchangePeers peers_;
 };
 

@@ -26,11 +26,6 @@ absl::Status CheckDivides(int64_t size, int ways, const char* degree, const char
 }
 
 absl::Status CheckDense(const ParallelSpec& spec, const ModelShape& shape) {
-  if (spec.ep > 1) {
-    return Refuse(absl::StrFormat(
-        "ep=%d does not apply: %s is a dense model without experts; leave ep out", spec.ep,
-        std::string(ArchitectureName(shape.architecture))));
-  }
   if (spec.slices > 1) {
     return Refuse(absl::StrFormat(
         "slices=%d does not apply: %s is a dense model without experts; leave slices out",
@@ -134,6 +129,12 @@ absl::StatusOr<ParallelSpec> ResolveParallelSpec(ParallelSpec spec, const ModelS
   }
   ASSIGN_OR_RETURN(spec.ep, ResolveExpertGroups(spec, shape));
   return spec;
+}
+
+std::string EpNote(const ParallelSpec& asked, const ModelShape& shape) {
+  if (asked.ep == 0 || shape.IsMoe()) return "";
+  return absl::StrFormat("ep=%d does not apply: %s is a dense model without experts", asked.ep,
+                         std::string(ArchitectureName(shape.architecture)));
 }
 
 }  // namespace conclave

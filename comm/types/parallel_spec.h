@@ -50,7 +50,10 @@ inline std::ostream& operator<<(std::ostream& out, const ParallelSpec& spec) {
 absl::StatusOr<ParallelSpec> ParseParallelSpec(absl::string_view text);
 
 // Checks `spec` against `shape` and fills in ep: divisibility of heads, widths and layers, tp in {1, 2, 4, 8}, no rank
-// without work. An ep given for a dense model is refused unless it is 1 (it does not apply).
+// without work. In a dense model ep does not apply: it is set to 0, and callers that asked for it say so (EpNote).
 absl::StatusOr<ParallelSpec> ResolveParallelSpec(ParallelSpec spec, const ModelShape& shape);
+
+// "ep=2 does not apply: llama is a dense model without experts" when `asked` names an ep for a dense model; else empty.
+std::string EpNote(const ParallelSpec& asked, const ModelShape& shape);
 
 }  // namespace conclave

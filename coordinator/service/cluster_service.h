@@ -1,5 +1,5 @@
-// ClusterService: what the HTTP side of a coordinator may ask of its actor. Thread-safe: calls post to the actor; answers come
-// through callbacks on the actor's thread, which must not block.
+// ClusterService: what the HTTP side of a coordinator may ask of its actor. Thread-safe: calls post
+// to the actor; answers come through callbacks on the actor's thread, which must not block.
 #pragma once
 
 #include <cstdint>
@@ -22,14 +22,17 @@ struct GenerationRequest {
   std::vector<int32_t> prompt;          // at least one token
   int32_t tokens_max = 16;              // tokens to generate; 0 with want_logits: prefill only
   SamplingParams sampling;
-  std::vector<int32_t> stop_token_ids;  // end the text with reason kStop; eos of the model included unless ignored
+  // End the text with reason kStop; eos of the model included unless ignored. The stop token itself
+  // is still given to OnToken, as the last one.
+  std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
   bool want_logits = false;             // of every prompt position
 };
 
 enum class FinishReason : uint8_t { kStop = 0, kLength = 1, kCancelled = 2, kError = 3 };
 
-// Receives one request's progress, in order, and exactly one OnFinish. Called on the actor's thread.
+// Receives one request's progress, in order, and exactly one OnFinish. Called on the actor's
+// thread.
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;
@@ -44,11 +47,13 @@ class ClusterService {
  public:
   virtual ~ClusterService() = default;
 
-  // Always ends in exactly one OnFinish: at once when the request cannot be served (InvalidArgument: too long, ...;
-  // Unavailable: no cluster yet or a worker lost; ResourceExhausted: the queue is full).
+  // Always ends in exactly one OnFinish: at once when the request cannot be served
+  // (InvalidArgument: too long, ...; Unavailable: no cluster yet or a worker lost;
+  // ResourceExhausted: the queue is full).
   virtual RequestId Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) = 0;
 
-  // Ends a request with kCancelled within one step; unknown ids are ignored (it may just have finished).
+  // Ends a request with kCancelled within one step; unknown ids are ignored (it may just have
+  // finished).
   virtual void Cancel(RequestId id) = 0;
 
   virtual void GetStatus(std::function<void(const ClusterStatus&)> done) = 0;

@@ -1,10 +1,12 @@
-// ClusterStatus: one picture of the cluster at one moment, as `conclave status` and the dashboard show it. A value.
+// ClusterStatus: one picture of the cluster at one moment, as `conclave status` and the dashboard
+// show it. A value.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "comm/base/strong_id.h"
 #include "comm/types/model_shape.h"
 #include "comm/types/parallel_plan.h"
@@ -13,7 +15,14 @@
 
 namespace conclave {
 
-enum class WorkerState : uint8_t { kJoined = 0, kLoading = 1, kPrepared = 2, kReady = 3, kSuspect = 4, kLost = 5 };
+enum class WorkerState : uint8_t {
+  kJoined = 0,
+  kLoading = 1,
+  kPrepared = 2,
+  kReady = 3,
+  kSuspect = 4,
+  kLost = 5,
+};
 enum class ClusterState : uint8_t { kWaiting = 0, kLoading = 1, kServing = 2, kDraining = 3 };
 
 const char* WorkerStateName(WorkerState state);
@@ -35,6 +44,7 @@ struct WorkerStatus {
 struct ClusterStatus {
   ClusterState state = ClusterState::kWaiting;
   std::string waiting_for;             // one line: why not serving, and what to do
+  absl::Status last_failure;           // why the newest epoch failed; ok again once one serves
   ModelShape shape;
   std::string model;                   // as served
   ParallelPlan plan;                   // current; epoch 0: none

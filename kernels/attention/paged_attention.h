@@ -1,7 +1,8 @@
-// paged_attention: causal grouped-query attention over a paged KV cache, prefill chunks and decode tokens in one batch.
-// Each (token, query head) walks the cache positions 0..position in pages of page_tokens in order, with a running maximum
-// (online softmax), so its result depends on its own prefix alone, not on the batch or the chunking.
-// Bytes: the sequence's K and V once per kv head group; flops: 4 * head_dim * context per (token, head).
+// paged_attention: causal grouped-query attention over a paged KV cache, prefill chunks and decode
+// tokens in one batch. Each (token, query head) walks the cache positions 0..position in pages of
+// page_tokens in order, with a running maximum (online softmax), so its result depends on its own
+// prefix alone, not on the batch or the chunking. Bytes: the sequence's K and V once per kv head
+// group; flops: 4 * head_dim * context per (token, head).
 #pragma once
 
 #include <cstdint>
@@ -13,8 +14,9 @@
 
 namespace conclave {
 
-// The cache of one layer on one rank: `pages` pages, each [2 (K, V)][kv_heads][page_tokens][head_dim] of dtype
-// (kF32, kF16 or kBf16). Borrowed memory, 64-byte aligned.
+// The cache of one layer on one rank: `pages` pages, each [2 (K,
+// V)][kv_heads][page_tokens][head_dim] of dtype (kF32, kF16 or kBf16). Borrowed memory, 64-byte
+// aligned.
 struct KvLayer {
   void* data = nullptr;
   Dtype dtype = Dtype::kF32;
@@ -28,8 +30,9 @@ struct KvLayer {
   }
 };
 
-// Where the tokens of a batch live: sequence s has tokens [first_token[s], first_token[s + 1]) of the batch, at positions
-// position[s], position[s] + 1, ..., and its cache in page_table[first_page[s] .. first_page[s + 1]).
+// Where the tokens of a batch live: sequence s has tokens [first_token[s], first_token[s + 1]) of
+// the batch, at positions position[s], position[s] + 1, ..., and its cache in
+// page_table[first_page[s] .. first_page[s + 1]).
 struct PagedBatch {
   absl::Span<const int32_t> first_token;  // [sequences + 1]
   absl::Span<const int32_t> position;     // [sequences]
@@ -44,11 +47,11 @@ void WriteKv(const PagedBatch& batch, ConstRows k, ConstRows v, const KvLayer& c
 
 struct AttentionArgs {
   PagedBatch batch;
-  ConstRows q;          // [tokens, heads * head_dim], heads a multiple of cache.kv_heads or mapped by kv_of_head
-  KvLayer cache;        // keys and values of these tokens already written
+  ConstRows q;    // [tokens, heads * head_dim], heads a multiple of cache.kv_heads
+  KvLayer cache;  // keys and values of these tokens already written
   int heads = 0;
-  float scale = 0;      // 1 / sqrt(head_dim)
-  Rows out;             // [tokens, heads * head_dim]
+  float scale = 0;  // 1 / sqrt(head_dim)
+  Rows out;         // [tokens, heads * head_dim]
 };
 // Query head h reads kv head h / (heads / cache.kv_heads).
 void PagedAttention(const AttentionArgs& args, ComputePool& pool);

@@ -1,6 +1,7 @@
-// embedding: rows of the (packed, possibly vocabulary-sliced) table by token id. An id outside the slice gives zeros, so that
-// the sum over a tensor-parallel group is the row; values pass through x + 0.0f, so -0 does not betray the owner.
-// Bytes: tokens * hidden * weight size read, times 4 written.
+// embedding: rows of the (packed, possibly vocabulary-sliced) table by token id. An id outside the
+// slice gives zeros, so that the sum over a tensor-parallel group is the row; values pass through x
+// + 0.0f, so -0 does not betray the owner. Bytes: tokens * hidden * weight size read, times 4
+// written.
 #pragma once
 
 #include <cstdint>

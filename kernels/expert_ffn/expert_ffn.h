@@ -1,8 +1,10 @@
-// expert_ffn: the grouped SwiGLU feed-forward of the experts of a rank: for every entry e with slot s and row r:
+// expert_ffn: the grouped SwiGLU feed-forward of the experts of a rank: for every entry e with slot
+// s and row r:
 //   out.row(e) = down_s( silu(gate_s x_r) * up_s x_r )
-// Only slots with entries are read. Decode reads each touched expert once; prefill blocks over the rows of a slot.
-// A dense FFN is one slot that serves every row. gate_up holds gate and up interleaved by panel (gate panel p is panel 2p,
-// up panel p is 2p + 1), so that one pass computes both and the activation.
+// Only slots with entries are read. Decode reads each touched expert once; prefill blocks over the
+// rows of a slot. A dense FFN is one slot that serves every row. gate_up holds gate and up
+// interleaved by panel (gate panel p is panel 2p, up panel p is 2p + 1), so that one pass computes
+// both and the activation.
 #pragma once
 
 #include <cstdint>
@@ -18,15 +20,18 @@ namespace conclave {
 // One expert, or one slice of it, or a dense FFN's tensor-parallel slice.
 struct FfnWeights {
   PackedMatrix gate_up;  // [2 * ceil16(ffn), hidden], panels interleaved; padding rows are zero
-  PackedMatrix down;     // [hidden, ffn]; its slices() are the reduction slices this piece of the ffn holds
+  PackedMatrix down;     // [hidden, ffn]; slices(): the reduction slices that this piece holds
   int64_t ffn = 0;       // width of this piece
 
   int64_t bytes() const { return gate_up.bytes() + down.bytes(); }
 };
 
-// Sets row `n` of gate (or of up) in the interleaved layout; `source` has hidden elements of the matrix's dtype.
-void SetGateRows(FfnWeights& weights, int64_t first, int64_t count, const void* source, int64_t stride);
-void SetUpRows(FfnWeights& weights, int64_t first, int64_t count, const void* source, int64_t stride);
+// Sets row `n` of gate (or of up) in the interleaved layout; `source` has hidden elements of the
+// matrix's dtype.
+void SetGateRows(FfnWeights& weights, int64_t first, int64_t count, const void* source,
+                 int64_t stride);
+void SetUpRows(FfnWeights& weights, int64_t first, int64_t count, const void* source,
+               int64_t stride);
 
 struct ExpertFfnArgs {
   ConstRows x;                                // [rows, hidden]

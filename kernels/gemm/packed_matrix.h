@@ -1,9 +1,11 @@
-// PackedMatrix: a weight matrix [outputs, inputs] in the layout that SBI-GeMM streams (paper, section III-C: transformed at
-// load so that a pass reads full cache lines in order): panels of 16 outputs, each panel input-major:
-//   element (n, k) at ((n / 16) * inputs + k) * 16 + n % 16, outputs padded with zeros to a multiple of 16.
-// A lane of a vector is an output, so every output is summed in input order whatever the vector width.
-// `slices` of the 8 reduction slices (comm/base/reduction.h) lie in this matrix: 8 / tp when its inputs are a
-// tensor-parallel or expert slice of the layer's, 8 when it has them all.
+// PackedMatrix: a weight matrix [outputs, inputs] in the layout that SBI-GeMM streams (paper,
+// section III-C: transformed at load so that a pass reads full cache lines in order): panels of 16
+// outputs, each panel input-major:
+//   element (n, k) at ((n / 16) * inputs + k) * 16 + n % 16, outputs padded with zeros to a
+//   multiple of 16.
+// A lane of a vector is an output, so every output is summed in input order whatever the vector
+// width. `slices` of the 8 reduction slices (comm/base/reduction.h) lie in this matrix: 8 / tp when
+// its inputs are a tensor-parallel or expert slice of the layer's, 8 when it has them all.
 // Move-only owner of 64-byte-aligned memory (transparent huge pages asked for); read by any thread.
 #pragma once
 
@@ -36,7 +38,8 @@ class PackedMatrix {
   int64_t bytes() const;
   const void* panel(int64_t p) const;
 
-  // Sets rows [first, first + count) from row-major `source` (count x inputs, same dtype, `source_stride` elements apart).
+  // Sets rows [first, first + count) from row-major `source` (count x inputs, same dtype,
+  // `source_stride` elements apart).
   void SetRows(int64_t first, int64_t count, const void* source, int64_t source_stride);
 
   // One element as float, for references and tests.

@@ -1,6 +1,8 @@
-// rope: rotary position embedding of query and key heads, with the optional per-head RMS norm before it (Qwen3). The
-// "rotate half" pairing of transformers: (i, i + head_dim / 2). Angles are computed in double, kept as fp32 tables.
-// Source: RoFormer (arXiv 2104.09864); llama3 frequency rescaling as in transformers' _compute_llama3_parameters.
+// rope: rotary position embedding of query and key heads, with the optional per-head RMS norm
+// before it (Qwen3). The "rotate half" pairing of transformers: (i, i + head_dim / 2). Angles are
+// the fp32 product of frequency and position, as there; their sine and cosine are taken in double
+// and rounded once. Pure; any thread. Source: RoFormer (arXiv 2104.09864); llama3 frequency
+// rescaling as in transformers' _compute_llama3_parameters.
 #pragma once
 
 #include <cstdint>
@@ -24,13 +26,14 @@ struct RopeOptions {
 // Inverse frequencies [head_dim / 2], in fp32 as transformers holds them.
 std::vector<float> RopeFrequencies(const RopeOptions& options);
 
-// In place on x [tokens, heads * head_dim]. norm_weight [head_dim] or empty: per-head RMS norm first.
+// In place on x [tokens, heads * head_dim]. norm_weight [head_dim] or empty: per-head RMS norm
+// first.
 struct RopeArgs {
   Rows x;
   int head_dim = 0;
-  absl::Span<const int32_t> positions;    // [tokens]
-  absl::Span<const float> frequencies;    // [head_dim / 2]
-  absl::Span<const float> norm_weight;    // [head_dim] or empty
+  absl::Span<const int32_t> positions;  // [tokens]
+  absl::Span<const float> frequencies;  // [head_dim / 2]
+  absl::Span<const float> norm_weight;  // [head_dim] or empty
   float norm_epsilon = 0;
 };
 void NormRope(const RopeArgs& args);

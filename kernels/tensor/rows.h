@@ -1,4 +1,5 @@
-// Views of row-major fp32 matrices, as kernels take them. They borrow; the caller keeps the memory. Values.
+// Views of row-major fp32 matrices, as kernels take them. They borrow; the caller keeps the memory.
+// Values.
 #pragma once
 
 #include <cstdint>

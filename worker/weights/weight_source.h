@@ -1,6 +1,6 @@
-// WeightSource: tensors by their checkpoint names, read by region, so that a worker reads only the byte ranges of its slices and
-// the source counts them. Implementations: safetensors_source (a Hugging Face folder), dummy_source (random weights).
-// Read may be called from several threads.
+// WeightSource: tensors by their checkpoint names, read by region, so that a worker reads only the
+// byte ranges of its slices and the source counts them. Implementations: safetensors_source (a
+// Hugging Face folder), dummy_source (random weights). Read may be called from several threads.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@ struct TensorInfo {
   std::vector<int64_t> dims;  // [rows] or [rows, cols]
 };
 
-// Rows [row_begin, row_end) and columns [col_begin, col_end) of a matrix; a vector has rows only (cols 0..1).
+// Rows [row_begin, row_end) and columns [col_begin, col_end) of a matrix; a vector has rows only
+// (cols 0..1).
 struct TensorRegion {
   int64_t row_begin = 0;
   int64_t row_end = 0;

@@ -1,15 +1,23 @@
 """Detects a CUDA toolkit, so that the tree builds with and without one.
 
-@local_cuda//:defs.bzl then says HAVE_CUDA, and @local_cuda//:cudart is the static runtime, or an empty library.
-The toolkit is looked for in $CUDA_HOME, then in /usr/local/cuda.
+@local_cuda//:defs.bzl then says HAVE_CUDA, and @local_cuda//:cudart is the static runtime, or an
+empty library. The toolkit is looked for in $CUDA_HOME or, when that is unset, in /usr/local/cuda.
+Host code that depends on :cudart sees CONCLAVE_CUDA=1 exactly when there is a toolkit.
 """
 
+# Only the headers that host code includes: CCCL has thousands, and each sandbox links them all.
 _WITH = """package(default_visibility = ["//visibility:public"])
 
 cc_library(
     name = "cudart",
     srcs = ["libcudart_static.a"],
-    hdrs = glob(["include/**/*.h", "include/**/*.hpp"]),
+    hdrs = glob([
+        "include/*.h",
+        "include/*.hpp",
+        "include/crt/**",
+        "include/nv/**",
+        "include/cccl/nv/**",
+    ]),
     includes = ["include"],
     defines = ["CONCLAVE_CUDA=1"],
     linkopts = ["-ldl", "-lrt", "-lpthread"],
@@ -22,7 +30,7 @@ cc_library(name = "cudart")
 """
 
 def _cuda_configure_impl(ctx):
-    home = ctx.path(ctx.os.environ.get("CUDA_HOME", "/usr/local/cuda"))
+    home = ctx.path(ctx.os.environ.get("CUDA_HOME") or "/usr/local/cuda")
     nvcc = home.get_child("bin").get_child("nvcc")
     library = home.get_child("lib64").get_child("libcudart_static.a")
     found = nvcc.exists and library.exists

@@ -1,0 +1,24 @@
+// SignalWatch: calls a function for each SIGINT or SIGTERM, on a thread of its own, where it may lock and allocate. Made first
+// thing in main, before other threads, so that they inherit the blocked signals. One for a process.
+#pragma once
+
+#include <functional>
+#include <thread>
+
+namespace conclave {
+
+class SignalWatch {
+ public:
+  // on_signal(count): count is 1 for the first signal, 2 for the second, ...
+  explicit SignalWatch(std::function<void(int count)> on_signal);
+  ~SignalWatch();  // joins
+  SignalWatch(const SignalWatch&) = delete;
+  SignalWatch& operator=(const SignalWatch&) = delete;
+
+ private:
+  int signal_fd_ = -1;
+  int stop_fd_ = -1;
+  std::thread thread_;
+};
+
+}  // namespace conclave

@@ -1,0 +1,374 @@
+#include "comm/fabric/ucx_transport.h"
+
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "comm/base/status.h"
+#include "glog/logging.h"
+
+namespace conclave {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// After an error, how long UCX may take to let requests and remote endpoints go.
+constexpr std::chrono::milliseconds kCancelTimeMax(20);
+constexpr std::chrono::milliseconds kCloseTimeMax(80);
+
+// UCX refuses to sleep while a send waits for room at the receiver, and nothing wakes the sender when there is: after
+// this many refusals in a row we sleep for a moment.
+constexpr int kBusyArmsMax = 16;
+constexpr std::chrono::microseconds kBusySleep(200);
+
+// The longest sleep: a guard should UCX ever let us sleep with work queued that no event announces.
+constexpr std::chrono::milliseconds kSleepMax(50);
+
+// Messages that may leave a rest in UCX's buffer when TCP's is full are flushed, for at most this long: a rest is only
+// late until the next exchange, and UCX 1.13 now and then loses a flush while two ranks connect to each other at once.
+constexpr size_t kFlushBytesMin = 32 << 10;
+constexpr std::chrono::milliseconds kFlushTimeMax(50);
+
+constexpr uint64_t kTagMask = ~uint64_t{0};
+
+uint64_t TagOf(uint64_t tag_epoch, int sender) {
+  return tag_epoch << 32 | static_cast<uint64_t>(sender) << 16;
+}
+
+timespec ToTimespec(std::chrono::nanoseconds wait) {
+  constexpr int64_t kNanosecondsPerSecond = 1'000'000'000;
+  const int64_t nanoseconds = std::max<int64_t>(0, wait.count());
+  return {nanoseconds / kNanosecondsPerSecond, nanoseconds % kNanosecondsPerSecond};
+}
+
+}  // namespace
+
+UcxTransport::UcxTransport(std::unique_ptr<UcxWorker> worker, World world)
+    : worker_(std::move(worker)),
+      rank_(world.rank),
+      tag_epoch_(world.epoch & 0xffffffffu),
+      spin_(absl::ToChronoNanoseconds(world.spin)),
+      cancel_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  CHECK_GE(cancel_fd_, 0) << "no descriptor for an eventfd";
+  peers_.resize(world.peers.size());
+  for (size_t i = 0; i < peers_.size(); ++i) {
+    peers_[i].owner = this;
+    peers_[i].facts = std::move(world.peers[i]);
+  }
+}
+
+absl::StatusOr<std::unique_ptr<UcxTransport>> UcxTransport::Create(
+    std::unique_ptr<UcxWorker> worker, World world) {
+  std::unique_ptr<UcxTransport> transport(new UcxTransport(std::move(worker), std::move(world)));
+  for (int rank = 0; rank < transport->size(); ++rank) {
+    Peer& peer = transport->peers_[rank];
+    if (!peer.facts.same_node || peer.facts.process.pid == getpid()) continue;
+    auto watch = ProcessWatch::Open(peer.facts.process);
+    if (!watch.ok()) {
+      return absl::UnavailableError(absl::StrCat("connecting fabric rank ", transport->rank_,
+                                                 " to rank ", rank, ": ",
+                                                 watch.status().message()));
+    }
+    peer.watch = *std::move(watch);
+  }
+  return transport;
+}
+
+UcxTransport::~UcxTransport() {
+  Teardown();
+  close(cancel_fd_);
+}
+
+void UcxTransport::Cancel(absl::Status reason) {
+  absl::MutexLock lock(&mutex_);
+  if (cancelled_.load(std::memory_order_relaxed)) return;
+  cancel_reason_ = std::move(reason);
+  cancelled_.store(true, std::memory_order_release);
+  const uint64_t one = 1;
+  CHECK_EQ(write(cancel_fd_, &one, sizeof(one)), static_cast<ssize_t>(sizeof(one)));
+}
+
+absl::Status UcxTransport::CheckCancelled(const WireOp& op) {
+  if (!cancelled_.load(std::memory_order_acquire)) return absl::OkStatus();
+  absl::MutexLock lock(&mutex_);
+  return CancelledError(rank_, op.op, cancel_reason_);
+}
+
+void UcxTransport::OnSent(void* request, ucs_status_t status, void* user_data) {
+  Transfer& transfer = *static_cast<Transfer*>(user_data);
+  ucp_request_free(request);
+  transfer.owner->Finish(transfer, status);
+}
+
+void UcxTransport::OnReceived(void* request, ucs_status_t status, const ucp_tag_recv_info_t* info,
+                              void* user_data) {
+  Transfer& transfer = *static_cast<Transfer*>(user_data);
+  if (status == UCS_OK) transfer.size = info->length;  // `info` is part of the request
+  // Not yet known to the transfer: it completed while it was posted, and Started frees it.
+  if (transfer.request != nullptr) ucp_request_free(request);
+  transfer.owner->Finish(transfer, status);
+}
+
+void UcxTransport::OnEndpointError(void* peer, ucp_ep_h endpoint, ucs_status_t status) {
+  Peer& failed = *static_cast<Peer*>(peer);
+  failed.error = status;
+  failed.owner->failed_ = true;
+}
+
+void UcxTransport::Finish(Transfer& transfer, ucs_status_t status) {
+  transfer.done = true;
+  transfer.request = nullptr;
+  transfer.status = status;
+  if (status != UCS_OK) failed_ = true;
+  CHECK_GT(pending_, 0u);
+  --pending_;
+}
+
+void UcxTransport::Started(void* request_or_status, Transfer& transfer) {
+  if (UCS_PTR_IS_PTR(request_or_status)) {
+    if (transfer.done) return ucp_request_free(request_or_status);
+    transfer.request = request_or_status;
+  } else {
+    Finish(transfer, UCS_PTR_STATUS(request_or_status));
+  }
+}
+
+UcxTransport::Transfer& UcxTransport::NewTransfer(int peer, bool receives, size_t size) {
+  CHECK_LT(transfers_.size(), transfers_.capacity()) << "UCX holds pointers to transfers";
+  transfers_.push_back({this, peer, receives, false, UCS_OK, size, nullptr});
+  ++pending_;
+  return transfers_.back();
+}
+
+ucs_status_t UcxTransport::EnsureEndpoint(Peer& peer) {
+  if (peer.endpoint != nullptr) return UCS_OK;
+  ucp_ep_params_t params = {};
+  params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS;
+  params.address = reinterpret_cast<const ucp_address_t*>(peer.facts.address.data());
+  if (!peer.facts.same_node) {
+    // Error handling would rule shared memory out, so it is for other nodes only.
+    params.field_mask |= UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
+    params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
+    params.err_handler.cb = OnEndpointError;
+    params.err_handler.arg = &peer;
+  }
+  return ucp_ep_create(worker_->handle(), &params, &peer.endpoint);
+}
+
+void UcxTransport::PostReceive(const RecvBuffer& buffer) {
+  Transfer& transfer = NewTransfer(buffer.peer, true, buffer.bytes.size());
+  Peer& peer = peers_[buffer.peer];
+  if (!peer.facts.same_node) {
+    // UCX tells the loss of a peer to its endpoint.
+    const ucs_status_t status = EnsureEndpoint(peer);
+    if (status != UCS_OK) return Finish(transfer, status);
+  }
+  // UCX 1.13 does not always tell the size of a receive that completes at once, so it always makes a request.
+  ucp_request_param_t param = {};
+  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
+                       UCP_OP_ATTR_FIELD_MEMORY_TYPE | UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
+  param.cb.recv = OnReceived;
+  param.user_data = &transfer;
+  param.memory_type = UCS_MEMORY_TYPE_HOST;
+  Started(ucp_tag_recv_nbx(worker_->handle(), buffer.bytes.data(), buffer.bytes.size(),
+                           TagOf(tag_epoch_, buffer.peer), kTagMask, &param),
+          transfer);
+}
+
+void UcxTransport::PostSend(const SendBuffer& buffer) {
+  Transfer& transfer = NewTransfer(buffer.peer, false, buffer.bytes.size());
+  Peer& peer = peers_[buffer.peer];
+  const ucs_status_t status = EnsureEndpoint(peer);
+  if (status != UCS_OK) return Finish(transfer, status);
+  ucp_request_param_t param = {};
+  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
+                       UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+  param.cb.send = OnSent;
+  param.user_data = &transfer;
+  param.memory_type = UCS_MEMORY_TYPE_HOST;
+  Started(ucp_tag_send_nbx(peer.endpoint, buffer.bytes.data(), buffer.bytes.size(),
+                           TagOf(tag_epoch_, rank_), &param),
+          transfer);
+  counters_.messages_sent += 1;
+  counters_.bytes_sent += static_cast<int64_t>(buffer.bytes.size());
+  if (!peer.facts.same_node && buffer.bytes.size() >= kFlushBytesMin) PostFlush(peer);
+}
+
+void UcxTransport::OnFlushed(void* request, ucs_status_t status, void* user_data) {
+  Peer& peer = *static_cast<Peer*>(user_data);
+  ucp_request_free(request);
+  peer.flushing = false;
+  if (std::exchange(peer.flush_awaited, false)) --peer.owner->flushes_awaited_;
+}
+
+void UcxTransport::PostFlush(Peer& peer) {
+  if (peer.flushing) return;
+  ucp_request_param_t param = {};
+  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
+  param.cb.send = OnFlushed;
+  param.user_data = &peer;
+  // An error is the endpoint's, whose handler is called.
+  if (!UCS_PTR_IS_PTR(ucp_ep_flush_nbx(peer.endpoint, &param))) return;
+  peer.flushing = true;
+  peer.flush_awaited = true;
+  ++flushes_awaited_;
+}
+
+void UcxTransport::AwaitFlushes() {
+  if (flushes_awaited_ == 0) return;
+  const SteadyTime until = Clock::now() + kFlushTimeMax;
+  while (flushes_awaited_ > 0 && Clock::now() < until) ucp_worker_progress(worker_->handle());
+  if (flushes_awaited_ == 0) return;
+  for (Peer& peer : peers_) peer.flush_awaited = false;
+  flushes_awaited_ = 0;
+}
+
+absl::Status UcxTransport::Exchange(absl::Span<const SendBuffer> sends,
+                                    absl::Span<RecvBuffer> recvs, const WireOp& op) {
+  if (!dead_.ok()) return dead_;
+  dead_ = CheckCancelled(op);
+  if (dead_.ok()) {
+    transfers_.clear();
+    transfers_.reserve(recvs.size() + sends.size());
+    for (const RecvBuffer& recv : recvs) PostReceive(recv);
+    for (const SendBuffer& send : sends) PostSend(send);
+    dead_ = Wait(op);
+    if (dead_.ok()) AwaitFlushes();
+  }
+  if (!dead_.ok()) {
+    Teardown();
+    return dead_;
+  }
+  for (size_t i = 0; i < recvs.size(); ++i) recvs[i].received = transfers_[i].size;
+  return absl::OkStatus();
+}
+
+absl::Status UcxTransport::Wait(const WireOp& op) {
+  SteadyTime spin_until = Clock::now() + spin_;
+  busy_arms_ = 0;
+  while (pending_ > 0 || failed_) {
+    if (failed_) {
+      RETURN_IF_ERROR(CheckTransfers(op));
+      failed_ = false;  // a peer that nothing is awaited from
+      continue;
+    }
+    const bool progressed = ucp_worker_progress(worker_->handle()) != 0;
+    RETURN_IF_ERROR(CheckCancelled(op));
+    const SteadyTime now = Clock::now();
+    if (now >= op.deadline && pending_ > 0) return DeadlineError(rank_, op.op, Awaited());
+    if (progressed || now < spin_until || pending_ == 0) continue;
+    RETURN_IF_ERROR(Sleep(op));
+    spin_until = Clock::now() + spin_;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status UcxTransport::Sleep(const WireOp& op) {
+  std::chrono::nanoseconds wait =
+      std::min<std::chrono::nanoseconds>(op.deadline - Clock::now(), kSleepMax);
+  const ucs_status_t armed = ucp_worker_arm(worker_->handle());
+  if (armed == UCS_ERR_BUSY) {
+    if (++busy_arms_ < kBusyArmsMax) return absl::OkStatus();
+    wait = std::min<std::chrono::nanoseconds>(wait, kBusySleep);
+  } else if (armed != UCS_OK) {
+    return FabricError(absl::StatusCode::kUnavailable, rank_, op.op,
+                       absl::StrCat("waiting for UCX: ", ucs_status_string(armed)));
+  }
+  poll_.clear();
+  poll_.push_back({cancel_fd_, POLLIN, 0});
+  poll_.push_back({worker_->event_fd(), POLLIN, 0});
+  const size_t first_watch = poll_.size();
+  for (const Transfer& transfer : transfers_) {
+    const int watch = peers_[transfer.peer].watch.fd();
+    if (!transfer.done && watch >= 0) poll_.push_back({watch, POLLIN, 0});
+  }
+  const timespec timeout = ToTimespec(wait);
+  const int ready = ppoll(poll_.data(), poll_.size(), &timeout, nullptr);
+  CHECK(ready >= 0 || errno == EINTR) << "ppoll: " << std::strerror(errno);
+  if (armed == UCS_OK) busy_arms_ = 0;
+  if (ready <= 0) return absl::OkStatus();
+  size_t next = first_watch;
+  for (size_t i = 0; i < transfers_.size() && next < poll_.size(); ++i) {
+    const Transfer& transfer = transfers_[i];
+    if (transfer.done || peers_[transfer.peer].watch.fd() != poll_[next].fd) continue;
+    if (poll_[next++].revents != 0) return CheckProcess(transfer.peer, op);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status UcxTransport::CheckProcess(int peer, const WireOp& op) {
+  // What the process sent before it ended still counts.
+  while (ucp_worker_progress(worker_->handle()) != 0) {
+  }
+  for (const Transfer& transfer : transfers_) {
+    if (transfer.done || transfer.peer != peer) continue;
+    return PeerGoneError(
+        rank_, op.op, peer,
+        absl::StrCat("process ", peers_[peer].facts.process.pid, " of this node has ended"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status UcxTransport::CheckTransfers(const WireOp& op) const {
+  for (const Transfer& transfer : transfers_) {
+    const int peer = transfer.peer;
+    if (transfer.status == UCS_ERR_MESSAGE_TRUNCATED) {
+      return TooLongError(rank_, op.op, peer, transfer.size);
+    }
+    if (transfer.status != UCS_OK) {
+      return PeerGoneError(rank_, op.op, peer, ucs_status_string(transfer.status));
+    }
+    if (!transfer.done && peers_[peer].error != UCS_OK) {
+      return PeerGoneError(rank_, op.op, peer, ucs_status_string(peers_[peer].error));
+    }
+  }
+  return absl::OkStatus();
+}
+
+AwaitedPeers UcxTransport::Awaited() const {
+  AwaitedPeers awaited;
+  for (const Transfer& transfer : transfers_) {
+    if (transfer.done) continue;
+    (transfer.receives ? awaited.receive_from : awaited.send_to).push_back(transfer.peer);
+  }
+  return awaited;
+}
+
+void UcxTransport::Teardown() {
+  if (worker_ == nullptr) return;
+  const SteadyTime start = Clock::now();
+  for (Transfer& transfer : transfers_) {
+    if (transfer.receives && transfer.request != nullptr) {
+      ucp_request_cancel(worker_->handle(), transfer.request);
+    }
+  }
+  while (pending_ > 0 && Clock::now() < start + kCancelTimeMax) {
+    ucp_worker_progress(worker_->handle());
+  }
+  CloseRemoteEndpoints(start + kCloseTimeMax);
+  worker_.reset();
+}
+
+void UcxTransport::CloseRemoteEndpoints(SteadyTime until) {
+  for (Peer& peer : peers_) {
+    if (peer.endpoint == nullptr || peer.facts.same_node) continue;
+    ucp_request_param_t param = {};
+    param.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
+    param.flags = UCP_EP_CLOSE_FLAG_FORCE;
+    void* closing = ucp_ep_close_nbx(peer.endpoint, &param);
+    peer.endpoint = nullptr;
+    if (!UCS_PTR_IS_PTR(closing)) continue;
+    while (ucp_request_check_status(closing) == UCS_INPROGRESS && Clock::now() < until) {
+      ucp_worker_progress(worker_->handle());
+    }
+    ucp_request_free(closing);
+  }
+}
+
+}  // namespace conclave

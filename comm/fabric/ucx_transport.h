@@ -1,0 +1,126 @@
+// UcxTransport: messages between the ranks of one world by UCX tag matching. The tag holds the epoch and the sender, so
+// that a message of an older fabric never matches. Endpoints are made at the first use of a peer. A failed exchange
+// destroys the worker before it returns: UCX then holds no buffer of the caller, whatever the peers do.
+// Used by one thread at a time; Cancel comes from any.
+#pragma once
+
+#include <poll.h>
+#include <ucp/api/ucp.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "comm/fabric/fabric_error.h"
+#include "comm/fabric/point_to_point.h"
+#include "comm/fabric/process_stamp.h"
+#include "comm/fabric/ucx_worker.h"
+
+namespace conclave {
+
+// A rank of the world as its address describes it.
+struct UcxPeer {
+  std::string address;    // UCX's
+  bool same_node = false; // shares memory with this process
+  ProcessStamp process;
+};
+
+class UcxTransport final : public PointToPoint {
+ public:
+  struct World {
+    std::vector<UcxPeer> peers;  // by rank, the own included
+    int rank = 0;
+    uint64_t epoch = 0;
+    absl::Duration spin;
+  };
+
+  // Unavailable when a peer's process has ended already.
+  static absl::StatusOr<std::unique_ptr<UcxTransport>> Create(std::unique_ptr<UcxWorker> worker,
+                                                              World world);
+  ~UcxTransport() override;
+
+  int rank() const override { return rank_; }
+  int size() const override { return static_cast<int>(peers_.size()); }
+  absl::Status Exchange(absl::Span<const SendBuffer> sends, absl::Span<RecvBuffer> recvs,
+                        const WireOp& op) override;
+  void Cancel(absl::Status reason) override;
+  FabricCounters counters() const override { return counters_; }
+
+ private:
+  struct Peer {
+    UcxTransport* owner = nullptr;
+    UcxPeer facts;
+    ProcessWatch watch;             // of another process of this node
+    ucp_ep_h endpoint = nullptr;
+    ucs_status_t error = UCS_OK;    // set by UCX's error handler
+    bool flushing = false;
+    bool flush_awaited = false;
+  };
+  // One message under way. `request` is UCX's while not done.
+  struct Transfer {
+    UcxTransport* owner = nullptr;
+    int peer = 0;
+    bool receives = false;
+    bool done = false;
+    ucs_status_t status = UCS_OK;
+    size_t size = 0;                // sent; or the capacity, then the size received
+    void* request = nullptr;
+  };
+
+  UcxTransport(std::unique_ptr<UcxWorker> worker, World world);
+
+  static void OnSent(void* request, ucs_status_t status, void* user_data);
+  static void OnReceived(void* request, ucs_status_t status, const ucp_tag_recv_info_t* info,
+                         void* user_data);
+  static void OnFlushed(void* request, ucs_status_t status, void* user_data);
+  static void OnEndpointError(void* peer, ucp_ep_h endpoint, ucs_status_t status);
+
+  ucs_status_t EnsureEndpoint(Peer& peer);
+  Transfer& NewTransfer(int peer, bool receives, size_t size);
+  void PostReceive(const RecvBuffer& buffer);
+  void PostSend(const SendBuffer& buffer);
+  // Pushes what TCP holds in UCX's own buffers to the kernel: nothing moves them while the rank computes.
+  void PostFlush(Peer& peer);
+  void AwaitFlushes();
+  void Started(void* request_or_status, Transfer& transfer);
+  void Finish(Transfer& transfer, ucs_status_t status);
+
+  // Until nothing is pending, or an error.
+  absl::Status Wait(const WireOp& op);
+  absl::Status CheckTransfers(const WireOp& op) const;
+  // Sleeps until UCX has events, Cancel, the end of an awaited process, or the deadline.
+  absl::Status Sleep(const WireOp& op);
+  absl::Status CheckProcess(int peer, const WireOp& op);
+  absl::Status CheckCancelled(const WireOp& op);
+  AwaitedPeers Awaited() const;
+
+  // Ends all that runs within kTeardownTimeMax and destroys the worker.
+  void Teardown();
+  void CloseRemoteEndpoints(SteadyTime until);
+
+  std::unique_ptr<UcxWorker> worker_;
+  const int rank_;
+  const uint64_t tag_epoch_;
+  const std::chrono::nanoseconds spin_;
+  std::vector<Peer> peers_;
+  const int cancel_fd_;
+  std::atomic<bool> cancelled_{false};
+  absl::Mutex mutex_;
+  absl::Status cancel_reason_ ABSL_GUARDED_BY(mutex_);
+
+  absl::Status dead_;
+  FabricCounters counters_;
+  std::vector<Transfer> transfers_;  // of the exchange under way: receives, then sends
+  size_t pending_ = 0;
+  bool failed_ = false;              // a transfer ended with an error
+  int busy_arms_ = 0;                // times in a row that UCX would not let us sleep
+  int flushes_awaited_ = 0;
+  std::vector<pollfd> poll_;
+};
+
+}  // namespace conclave

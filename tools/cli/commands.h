@@ -1,0 +1,76 @@
+// The verbs of the client, one function each in a file of its name. The command line fills the options; a Status says how it went:
+// InvalidArgument is a usage error (exit 2), anything else a failure (exit 1), Cancelled an interrupt (exit 130).
+#pragma once
+
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "tools/cli/completion.h"
+#include "tools/cli/http_client.h"
+#include "tools/cli/model_options.h"
+
+namespace conclave {
+
+// Where a running coordinator is, for verbs that talk to one.
+struct ServerOptions {
+  std::string url;              // empty: a throw-away local cluster, where the verb allows it
+  std::string admin_token;      // empty: the one in the state folder
+  std::string state_dir;
+};
+
+struct GenerateOptions {
+  ModelOptions model;
+  ServerOptions server;
+  std::vector<std::string> prompts;
+  std::string tokens_path;
+  CompletionOptions completion;
+  bool json = false;
+};
+absl::Status RunGenerate(const GenerateOptions& options, const std::atomic<bool>& cancelled);
+
+struct LogitsOptions {
+  ModelOptions model;
+  ServerOptions server;
+  std::string tokens_path;
+  std::string out_path;
+};
+absl::Status RunLogits(const LogitsOptions& options, const std::atomic<bool>& cancelled);
+
+struct StatusOptions {
+  ServerOptions server;
+  bool json = false;
+};
+absl::Status RunStatus(const StatusOptions& options);
+// The JSON of /admin/status; `client` has the admin token.
+absl::StatusOr<std::string> FetchStatus(const HttpClient& client);
+
+struct DemoOptions {
+  ModelOptions model;
+  std::vector<std::string> prompts;
+  int tokens_max = 64;
+};
+absl::Status RunDemo(const DemoOptions& options, const std::atomic<bool>& cancelled);
+
+struct ServeOptions {
+  ModelOptions model;
+  std::string host = "127.0.0.1";
+  int port = 8000;
+  std::string state_dir;
+  std::string served_model_name;
+};
+absl::Status RunServe(const ServeOptions& options, const std::atomic<bool>& cancelled);
+
+struct BenchLatencyOptions {
+  ModelOptions model;
+  int batch = 1;
+  int input_tokens = 128;
+  int output_tokens = 32;
+  int warmup_steps = 2;
+  bool json = false;
+};
+absl::Status RunBenchLatency(const BenchLatencyOptions& options, const std::atomic<bool>& cancelled);
+
+}  // namespace conclave

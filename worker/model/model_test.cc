@@ -1,0 +1,185 @@
+// The model as a whole, in one process: every architecture against Hugging Face's logits, and the promise of DESIGN 4 that
+// logits are the same bits for every grid, batch composition and chunking.
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "glog/logging.h"
+#include "gtest/gtest.h"
+#include "worker/engine/test_cluster.h"
+#include "worker/model/golden.h"
+
+namespace conclave {
+namespace {
+
+struct Layout {
+  const char* spec;
+  ExchangeKind exchange = ExchangeKind::kPcc;
+};
+
+TestClusterOptions Options(const std::string& folder, const ModelShape& shape,
+                           const Layout& layout) {
+  TestClusterOptions options;
+  options.shape = shape;
+  options.source.path = folder;
+  options.spec = ParseParallelSpec(layout.spec).value();
+  options.exchange = layout.exchange;
+  options.cache.pages_max = 256;
+  return options;
+}
+
+std::vector<TestRequest> Prompts(const GoldenTensor& ids, int tokens_max) {
+  std::vector<TestRequest> requests;
+  for (int64_t i = 0; i < ids.dims[0]; ++i) {
+    TestRequest request;
+    request.prompt = ids.IntRow(i);
+    request.tokens_max = tokens_max;
+    request.want_logits = true;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+// Logits of every position computed, request after request.
+std::vector<float> AllLogits(const TestRun& run) {
+  std::vector<float> all;
+  for (const TestAnswer& answer : run.answers) {
+    all.insert(all.end(), answer.logits.begin(), answer.logits.end());
+  }
+  return all;
+}
+
+class GoldenTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  GoldenTest()
+      : folder_(GoldenFolder(GetParam())),
+        shape_(GoldenShape(folder_)),
+        reference_(ReadGolden(folder_ + "/reference.safetensors")) {}
+
+  TestRun MustRun(const Layout& layout, const std::vector<TestRequest>& requests, int chunk) {
+    auto cluster = TestCluster::Create(Options(folder_, shape_, layout));
+    CHECK(cluster.ok()) << layout.spec << ": " << cluster.status();
+    auto run = (*cluster)->Run(requests, chunk);
+    CHECK(run.ok()) << layout.spec << ": " << run.status();
+    return *std::move(run);
+  }
+
+  std::string folder_;
+  ModelShape shape_;
+  std::map<std::string, GoldenTensor> reference_;
+};
+
+TEST_P(GoldenTest, LogitsAndGreedyTokensAreTransformers) {
+  const GoldenTensor& ids = reference_.at("input_ids");
+  const TestRun prefill = MustRun({"tp=1"}, Prompts(ids, 0), 0);
+  EXPECT_LE(WorstDifference(AllLogits(prefill), reference_.at("logits").floats), 1e-3);
+
+  const TestRun run = MustRun({"tp=1"}, Prompts(ids, 24), 0);
+  const GoldenTensor& greedy = reference_.at("greedy_ids");
+  const GoldenTensor& margin = reference_.at("greedy_margin");
+  for (int64_t i = 0; i < ids.dims[0]; ++i) {
+    const std::vector<int32_t> want = greedy.IntRow(i);
+    for (int64_t j = 0; j < margin.dims[1]; ++j) {
+      if (margin.floats[i * margin.dims[1] + j] < 0.01) break;  // a near tie
+      ASSERT_EQ(run.answers[i].tokens[j], want[ids.dims[1] + j]) << i << ", " << j;
+    }
+  }
+}
+
+TEST_P(GoldenTest, EveryGridGivesTheSameBits) {
+  std::vector<TestRequest> requests = Prompts(reference_.at("input_ids"), 4);
+  for (TestRequest& request : requests) request.prompt.resize(24);
+  const TestRun alone = MustRun({"tp=1"}, requests, 0);
+  const std::vector<float> want = AllLogits(alone);
+  std::vector<Layout> layouts = {{"tp=2"},      {"tp=4"},           {"dp=2"},      {"pp=2"},
+                                 {"tp=2,dp=2"}, {"tp=2,dp=1,pp=2"}, {"tp=4,dp=2"}, {"dp=2,pp=2"}};
+  if (shape_.IsMoe()) {
+    for (const Layout& more : std::vector<Layout>{
+             {"dp=4"},
+             {"tp=2,dp=4"},
+             {"tp=2,slices=2"},
+             {"dp=2,slices=2"},
+             {"tp=2,dp=2,slices=2"},
+             {"tp=2,dp=2,slices=4"},
+             {"tp=4,dp=2,slices=2"},
+             {"tp=2,dp=2,pp=2,slices=2"},
+             {"tp=2,dp=2", ExchangeKind::kNaive},
+             {"tp=2,dp=2,slices=2", ExchangeKind::kNaive},
+         }) {
+      layouts.push_back(more);
+    }
+  }
+  for (const Layout& layout : layouts) {
+    const TestRun run = MustRun(layout, requests, 0);
+    EXPECT_TRUE(AllLogits(run) == want) << layout.spec << ": worst difference "
+                                        << WorstDifference(AllLogits(run), want);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_EQ(run.answers[i].tokens, alone.answers[i].tokens) << layout.spec;
+    }
+  }
+}
+
+TEST_P(GoldenTest, EveryBatchAndChunkingGivesTheSameBits) {
+  std::vector<TestRequest> requests = Prompts(reference_.at("input_ids"), 4);
+  std::vector<float> want;
+  for (const TestRequest& request : requests) {
+    const std::vector<float> one = AllLogits(MustRun({"tp=1"}, {request}, 0));
+    want.insert(want.end(), one.begin(), one.end());
+  }
+  for (const Layout& layout : std::vector<Layout>{{"tp=1"}, {"tp=2,dp=2"}}) {
+    EXPECT_TRUE(AllLogits(MustRun(layout, requests, 0)) == want) << layout.spec;
+    EXPECT_TRUE(AllLogits(MustRun(layout, requests, 3)) == want) << layout.spec << " in chunks";
+    // All in one dp group, joining one after another, among strangers.
+    std::vector<TestRequest> many = requests;
+    for (int copy = 0; copy < 4; ++copy) many.insert(many.end(), requests.begin(), requests.end());
+    for (size_t i = 0; i < many.size(); ++i) {
+      many[i].dp = 0;
+      many[i].start_step = static_cast<int>(i % 5);
+      if (i >= requests.size()) many[i].prompt.resize(1 + 2 * i);
+    }
+    TestRun run = MustRun(layout, many, 5);
+    run.answers.resize(requests.size());
+    EXPECT_TRUE(AllLogits(run) == want) << layout.spec << " in a crowd";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Architectures, GoldenTest,
+                         ::testing::Values("llama", "llama31", "qwen3", "mixtral", "olmoe",
+                                           "qwen3_moe"),
+                         [](const auto& info) { return std::string(info.param); });
+
+// The continuations are those of transformers, token for token, and all logits the same bits, on every grid.
+TEST(DemoModelTest, EveryGridWritesTheReference) {
+  const std::string folder = GoldenFolder("demo");
+  const ModelShape shape = GoldenShape(folder);
+  const auto reference = ReadGolden(folder + "/reference.safetensors");
+  std::vector<TestRequest> requests(4);
+  for (int i = 0; i < 4; ++i) {
+    requests[i].prompt = reference.at("prompt" + std::to_string(i)).ints;
+    requests[i].tokens_max = 64;
+    requests[i].want_logits = true;
+  }
+  std::vector<float> want;
+  for (const Layout& layout : std::vector<Layout>{
+           {"tp=1"},          {"tp=2"},          {"tp=4"},
+           {"dp=2"},          {"tp=2,dp=2"},     {"tp=4,dp=2"},
+           {"dp=4"},          {"tp=2,dp=4"},     {"tp=2,slices=2"},
+           {"tp=4,slices=2"}, {"dp=2,slices=2"}, {"tp=2,dp=2,slices=2"},
+           {"dp=4,slices=2"}, {"tp=2,dp=4,slices=2"}, {"tp=4,dp=2,slices=2"},
+           {"tp=2,dp=2,pp=2"}}) {
+    auto cluster = TestCluster::Create(Options(folder, shape, layout));
+    ASSERT_TRUE(cluster.ok()) << cluster.status();
+    const auto run = (*cluster)->Run(requests, 0);
+    ASSERT_TRUE(run.ok()) << run.status();
+    if (want.empty()) want = AllLogits(*run);
+    EXPECT_TRUE(AllLogits(*run) == want) << layout.spec;
+    for (int i = 0; i < 4; ++i) {
+      std::vector<int32_t> text = requests[i].prompt;
+      text.insert(text.end(), run->answers[i].tokens.begin(), run->answers[i].tokens.end());
+      EXPECT_EQ(text, reference.at("greedy" + std::to_string(i)).ints) << layout.spec;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace conclave
