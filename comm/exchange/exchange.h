@@ -1,12 +1,13 @@
-// Schedules of MoE dispatch and combine as pure values: which rows a rank sends to whom, given the routing of its tokens.
-// The worker executes them on a Fabric, the planner prices them, tests count them, dashboards draw them.
+// Schedules of MoE dispatch and combine as pure values: which rows a rank sends to whom, given the
+// routing of its tokens. The worker executes them on a Fabric, the planner prices them, tests count
+// them, dashboards draw them.
 //
-// Activations are replicated over tp, so every rank (d, t) of a stage holds the tokens of its dp group d.
-// Naive: each rank sends its rows to every owner of a chosen expert: up to p - 1 peers.
-// PCC (paper, section V-B): rank (d, t) serves only owners (d', t) of its own t: p / L - 1 peers and 1 / L of the rows;
-// after the combine the tp group gathers, so that each rank again has all outputs of its tokens.
-// A token goes to a destination at most once, however many of its experts live there.
-// Pure: no state, no I/O; any thread.
+// Activations are replicated over tp, so every rank (d, t) of a stage holds the tokens of its dp
+// group d. Naive: each rank sends its rows to every owner of a chosen expert: up to p - 1 peers.
+// PCC (paper, section V-B): rank (d, t) serves only owners (d', t) of its own t: p / L - 1 peers
+// and 1 / L of the rows; after the combine the tp group gathers, so that each rank again has all
+// outputs of its tokens. A token goes to a destination at most once, however many of its experts
+// live there. Pure: no state, no I/O; any thread.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,8 @@
 
 namespace conclave {
 
-// One (token, choice, slice) that a destination computes: row `row` of the rows sent to it goes through `slot`.
+// One (token, choice, slice) that a destination computes: row `row` of the rows sent to it goes
+// through `slot`.
 struct ExchangeEntry {
   int32_t row = 0;    // index into DispatchToPeer::tokens
   int32_t slot = 0;   // position of the unit among the destination's units of the layer
@@ -29,7 +31,8 @@ struct ExchangeEntry {
   bool operator==(const ExchangeEntry&) const = default;
 };
 
-// What one rank sends to one destination in the dispatch; the combine returns one row for each entry, in entry order.
+// What one rank sends to one destination in the dispatch; the combine returns one row for each
+// entry, in entry order.
 struct DispatchToPeer {
   int stage_rank = 0;                  // the destination; may be the sender itself
   std::vector<int32_t> tokens;         // rows sent, ascending
@@ -37,34 +40,39 @@ struct DispatchToPeer {
   bool operator==(const DispatchToPeer&) const = default;
 };
 
-// The static part for a rank and layer: who it may exchange with. Every pair in `peers` exchanges a message each
-// way in dispatch and in combine, even an empty one, so that nobody waits for an unknown.
+// The static part for a rank and layer: who it may exchange with. Every pair in `peers` exchanges a
+// message each way in dispatch and in combine, even an empty one, so that nobody waits for an
+// unknown.
 struct ExchangePeers {
   std::vector<int> send_to;    // stage ranks, ascending, own excluded
   std::vector<int> recv_from;  // stage ranks, ascending, own excluded
 };
 
-// Pre-computed lookups of one layer for one rank: unit -> (owner chosen, slot). Built once per epoch.
+// Pre-computed lookups of one layer for one rank: unit -> (owner chosen, slot). Built once per
+// epoch.
 class ExchangeSchedule {
  public:
-  // `stage_rank` is the caller's. Copies of a unit are chosen by token index, so that load spreads without talk.
+  // `stage_rank` is the caller's. Copies of a unit are chosen by token index, so that load spreads
+  // without talk.
   ExchangeSchedule(ExchangeKind kind, const ParallelSpec& spec, const LayerExperts& experts,
                    int stage_rank);
 
   const ExchangePeers& peers() const { return peers_; }
   ExchangeKind kind() const { return kind_; }
 
-  // experts: [tokens, top_k] chosen expert ids. One element per destination that gets rows or is the caller itself, or a
-  // peer (maybe with nothing), ascending by stage_rank.
+  // experts: [tokens, top_k] chosen expert ids. One element per destination that gets rows or is
+  // the caller itself, or a peer (maybe with nothing), ascending by stage_rank.
   std::vector<DispatchToPeer> Dispatch(absl::Span<const int32_t> experts, int top_k) const;
-  // The same into `out`, whose memory is reused: nothing is allocated once the largest batch was seen.
+  // The same into `out`, whose memory is reused: nothing is allocated once the largest batch was
+  // seen.
   void DispatchInto(absl::Span<const int32_t> experts, int top_k,
                     std::vector<DispatchToPeer>& out) const;
 
   // True when the caller handles this choice (naive: always; PCC: the owner shares its t).
   bool Handles(int32_t expert, int slice, int32_t token) const;
 
-  // The tp index whose rank holds the combined output of (expert, slice) for `token` after a PCC combine.
+  // The tp index whose rank holds the combined output of (expert, slice) for `token` after a PCC
+  // combine.
   int HolderTp(int32_t expert, int slice, int32_t token) const;
 
  private:
@@ -85,8 +93,8 @@ class ExchangeSchedule {
   ExchangePeers peers_;
 };
 
-// Bytes of one dispatch message: header, `entries` (row, slot) pairs, `rows` activations of `hidden` floats; and of one
-// combine message. The wire layout is comm/exchange/exchange_layout.h.
+// Bytes of one dispatch message: header, `entries` (row, slot) pairs, `rows` activations of
+// `hidden` floats; and of one combine message. The wire layout is comm/exchange/exchange_layout.h.
 int64_t DispatchBytes(int64_t rows, int64_t entries, int hidden);
 int64_t CombineBytes(int64_t entries, int hidden);
 

@@ -10,7 +10,8 @@ namespace {
 
 absl::Status Bad(const char* field, int64_t value, const char* wanted, int64_t bound) {
   return absl::InvalidArgumentError(
-      absl::StrFormat("MoE dispatch message: %s is %d, %s %d; the sender runs another plan or binary",
+      absl::StrFormat("MoE dispatch message: %s is %d, %s %d; the sender runs another plan or "
+                      "binary",
                       field, value, wanted, bound));
 }
 

@@ -1,7 +1,7 @@
-// The wire layout of MoE messages between ranks of one stage. Dispatch: a DispatchHeader, `entries` WireEntry pairs, then
-// `rows` rows of `hidden` floats. Combine: one row of `hidden` floats for each entry of the dispatch, in its order; both
-// sides know the count, so it has no header. Native byte order: the ranks of a replica run one binary.
-// Pure functions on bytes; any thread.
+// The wire layout of MoE messages between ranks of one stage. Dispatch: a DispatchHeader, `entries`
+// WireEntry pairs, then `rows` rows of `hidden` floats. Combine: one row of `hidden` floats for
+// each entry of the dispatch, in its order; both sides know the count, so it has no header. Native
+// byte order: the ranks of a replica run one binary. Pure functions on bytes; any thread.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +38,8 @@ struct TokenRows {
   int64_t stride = 0;  // elements
 };
 
-// Writes the message of `to` into `out`, of at least DispatchBytes, aligned to 8; returns the bytes written.
+// Writes the message of `to` into `out`, of at least DispatchBytes, aligned to 8; returns the bytes
+// written.
 int64_t EncodeDispatch(const DispatchToPeer& to, const TokenRows& rows, absl::Span<uint8_t> out);
 
 // What a message may hold: more is refused.

@@ -1,4 +1,5 @@
-// Expert maps and routings for tests of the exchange: even spreads and random, uneven ones with copies. Pure; any thread.
+// Expert maps and routings for tests of the exchange: even spreads and random, uneven ones with
+// copies. Pure; any thread.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,8 @@
 
 namespace conclave {
 
-// Unit u lives on rank u * stage_size / units: neighbours together, each rank the same number if it divides.
+// Unit u lives on rank u * stage_size / units: neighbours together, each rank the same number if it
+// divides.
 LayerExperts EvenMap(int experts, int slices, int stage_size);
 
 // Each unit has 1 to copies_max owners, drawn at random; some ranks may own nothing.

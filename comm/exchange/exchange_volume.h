@@ -1,6 +1,6 @@
-// ExchangeVolume: what the dispatch, combine and gather of one MoE layer put on the wire, counted from the schedule alone. The
-// planner prices plans with it, the demo compares PCC with naive, tests compare it with what fabrics counted.
-// Pure; any thread.
+// ExchangeVolume: what the dispatch, combine and gather of one MoE layer put on the wire, counted
+// from the schedule alone. The planner prices plans with it, the demo compares PCC with naive,
+// tests compare it with what fabrics counted. Pure; any thread.
 #pragma once
 
 #include <cstdint>

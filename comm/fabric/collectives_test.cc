@@ -1,4 +1,5 @@
-// Every collective against a scalar reference, for 1 to 8 ranks and random sizes, on each transport.
+// Every collective against a scalar reference, for 1 to 8 ranks and random sizes, on each
+// transport.
 #include <algorithm>
 #include <cstring>
 #include <string>

@@ -1,8 +1,9 @@
-// Fabric: collectives among the ranks of a replica, on spans of memory (comm/device). One thread of a rank uses it at a time
-// (the engine's); Cancel may be called from any. All ranks of a group call the same operations in the same order.
-// Every wait ends by completion or error: DeadlineExceeded names rank, operation, layer and the peer waited for. After an
-// error the fabric is dead: it is torn down and rebuilt at the next epoch.
-// Sums follow the fixed tree of comm/base/reduction.h over the group's index, so they are the same bits on each rank.
+// Fabric: collectives among the ranks of a replica, on spans of memory (comm/device). One thread of
+// a rank uses it at a time (the engine's); Cancel may be called from any. All ranks of a group call
+// the same operations in the same order. Every wait ends by completion or error: DeadlineExceeded
+// names rank, operation, layer and the peer waited for. After an error the fabric is dead: it is
+// torn down and rebuilt at the next epoch. Sums follow the fixed tree of comm/base/reduction.h over
+// the group's index, so they are the same bits on each rank.
 #pragma once
 
 #include <cstddef>
@@ -54,8 +55,9 @@ class Fabric {
   virtual ~Fabric() = default;
   virtual int rank() const = 0;
 
-  // Sends and receives a set of messages at once and waits for all. Between two ranks messages match in order. Sizes of
-  // zero travel too (as an empty message). A message longer than its receive buffer is an error.
+  // Sends and receives a set of messages at once and waits for all. Between two ranks messages
+  // match in order. Sizes of zero travel too (as an empty message). A message longer than its
+  // receive buffer is an error.
   virtual absl::Status Exchange(absl::Span<const SendBuffer> sends, absl::Span<RecvBuffer> recvs,
                                 const FabricOp& op) = 0;
 
@@ -64,7 +66,8 @@ class Fabric {
                                     const FabricOp& op) = 0;
   // out[index] := the part of group member `index`; the sizes may differ and are known to all.
   virtual absl::Status AllGatherV(const FabricGroup& group, absl::Span<const uint8_t> part,
-                                  absl::Span<const absl::Span<uint8_t>> out, const FabricOp& op) = 0;
+                                  absl::Span<const absl::Span<uint8_t>> out,
+                                  const FabricOp& op) = 0;
   // out := the caller's part (index-th of size equal parts) of the sum over the group.
   virtual absl::Status ReduceScatterSum(const FabricGroup& group, absl::Span<const float> data,
                                         absl::Span<float> out, const FabricOp& op) = 0;
@@ -78,12 +81,14 @@ class Fabric {
   virtual FabricCounters counters() const = 0;
 };
 
-// all_to_all_v: sends[i] goes to group member i, recvs[i] comes from it (capacity in, size out); own parts are copied.
+// all_to_all_v: sends[i] goes to group member i, recvs[i] comes from it (capacity in, size out);
+// own parts are copied.
 absl::Status AllToAllV(Fabric& fabric, const FabricGroup& group,
                        absl::Span<const absl::Span<const uint8_t>> sends,
                        absl::Span<RecvBuffer> recvs, const FabricOp& op);
 
-// A fabric endpoint before its peers are known: made at Assign, connected at Commit (comm/types/worker_facts.h).
+// A fabric endpoint before its peers are known: made at Assign, connected at Commit
+// (comm/types/worker_facts.h).
 class FabricEndpoint {
  public:
   virtual ~FabricEndpoint() = default;

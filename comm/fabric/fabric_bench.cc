@@ -1,6 +1,7 @@
-// Latency of exchanges and sums over UCX between processes of this machine, by size and number of ranks; and what it
-// takes to start a fabric. Prints one line a size: microseconds per call (median of the calls of rank 0) and the share of
-// a copy at memory speed that the bytes would allow. Usage: fabric_bench [tcp]
+// Latency of exchanges and sums over UCX between processes of this machine, by size and number of
+// ranks; and what it takes to start a fabric. Prints one line a size: microseconds per call (median
+// of the calls of rank 0) and the share of a copy at memory speed that the bytes would allow.
+// Usage: fabric_bench [tcp]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

@@ -1,4 +1,5 @@
-// The texts of a fabric's errors: who was doing what, in which layer, and which peer was waited for. Pure; any thread.
+// The texts of a fabric's errors: who was doing what, in which layer, and which peer was waited
+// for. Pure; any thread.
 #pragma once
 
 #include <vector>
@@ -13,7 +14,8 @@ namespace conclave {
 absl::Status FabricError(absl::StatusCode code, int rank, const FabricOp& op,
                          absl::string_view what);
 
-// Ranks whose message did not come, and that did not take ours; each listed once, ascending, in the text.
+// Ranks whose message did not come, and that did not take ours; each listed once, ascending, in the
+// text.
 struct AwaitedPeers {
   std::vector<int> receive_from;
   std::vector<int> send_to;

@@ -221,7 +221,8 @@ TEST(UcxFabricTest, UnknownTransportIsAnError) {
   EXPECT_THAT(std::string(endpoint.status().message()), HasSubstr("starting UCX"));
 }
 
-// Two fabrics over the same addresses but of different epochs: a message of the older one is not taken for the newer's.
+// Two fabrics over the same addresses but of different epochs: a message of the older one is not
+// taken for the newer's.
 TEST(UcxFabricTest, EpochFencesMessages) {
   auto first = CreateUcxEndpoint({}).value();
   auto second = CreateUcxEndpoint({}).value();

@@ -1,5 +1,6 @@
-// GrowBuffer: memory that grows to the largest request and stays, so that steps after warm-up allocate nothing. Contents
-// are not initialised, nor kept when it grows: pages that no message fills are never touched. Owned by one thread.
+// GrowBuffer: memory that grows to the largest request and stays, so that steps after warm-up
+// allocate nothing. Contents are not initialised, nor kept when it grows: pages that no message
+// fills are never touched. Owned by one thread.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,6 @@
-// Fabrics whose ranks are threads of one process: for tests, and for several workers in one process. A LocalFabricHub stands
-// for the network: endpoints made by it find one another at Connect. The hub is thread-safe; a fabric has one user.
+// Fabrics whose ranks are threads of one process: for tests, and for several workers in one
+// process. A LocalFabricHub stands for the network: endpoints made by it find one another at
+// Connect. The hub is thread-safe; a fabric has one user.
 #pragma once
 
 #include <map>
@@ -21,8 +22,8 @@ class LocalFabricHub : public std::enable_shared_from_this<LocalFabricHub> {
  public:
   static std::shared_ptr<LocalFabricHub> Create();
 
-  // The endpoint keeps the hub alive. Its Connect refuses peers of another hub and does not wait for them; ranks that
-  // connect with the same addresses and epoch share a world.
+  // The endpoint keeps the hub alive. Its Connect does not wait for the peers: ranks that connect
+  // with the same addresses and epoch share a world.
   std::unique_ptr<FabricEndpoint> CreateEndpoint();
 
  private:

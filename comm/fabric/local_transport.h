@@ -1,6 +1,7 @@
-// LocalTransport: ranks that are threads of one process, for tests and for several workers in one process. LocalWorld is
-// the memory they share: a bounded queue of messages for each pair. A rank whose transport is destroyed has left: who waits
-// for it gets Unavailable, not a deadline. One thread uses a transport; Cancel comes from any; the world is thread-safe.
+// LocalTransport: ranks that are threads of one process, for tests and for several workers in one
+// process. LocalWorld is the memory they share: a bounded queue of messages for each pair. A rank
+// whose transport is destroyed has left: who waits for it gets Unavailable, not a deadline. One
+// thread uses a transport; Cancel comes from any; the world is thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -55,7 +56,8 @@ class LocalTransport final : public PointToPoint {
   FabricCounters counters() const override { return counters_; }
 
  private:
-  // One message of an Exchange; kept in the order of the call, which is the order on the wire of a pair.
+  // One message of an Exchange; kept in the order of the call, which is the order on the wire of a
+  // pair.
   struct Item {
     int peer = 0;
     bool done = false;

@@ -224,8 +224,8 @@ absl::Status MoeExchange::CollectEntries(const Layer& layer, const DispatchInput
 }
 
 void MoeExchange::PlaceParts(const Layer& layer) {
-  // Parts lie by the tp index that holds them, then by destination, then in entry order: every rank of the tp group knows
-  // this order from the routing alone.
+  // Parts lie by the tp index that holds them, then by destination, then in entry order: every rank
+  // of the tp group knows this order from the routing alone.
   const int tp = options_.spec.tp;
   const bool pcc = options_.kind == ExchangeKind::kPcc;
   part_begin_.resize(all_.size());
@@ -322,7 +322,8 @@ absl::Status MoeExchange::GatherParts(float* parts) {
   group.index = options_.position.tp;
   gather_.clear();
   for (int holder = 0; holder < tp; ++holder) {
-    group.ranks.push_back(options_.spec.RankOf({options_.position.pp, options_.position.dp, holder}));
+    const GridPosition& own = options_.position;
+    group.ranks.push_back(options_.spec.RankOf({own.pp, own.dp, holder}));
     const int64_t begin = holder_begin_[holder], end = holder_begin_[holder + 1];
     gather_.push_back({reinterpret_cast<uint8_t*>(parts + begin * options_.hidden),
                        static_cast<size_t>(CombineBytes(end - begin, options_.hidden))});

@@ -1,8 +1,9 @@
-// MoeExchange: carries out the ExchangeSchedule of a rank on its fabric: sends the rows of its tokens to the owners of the
-// chosen experts, receives those it serves, and brings the results back, for PCC with the gather over the tp group that
-// completes it. Owned by the engine, made once per epoch; the engine's thread uses it, one layer at a time: Dispatch, then
-// Combine. What they return borrows its memory (or the caller's) until the next call of the same name. Buffers grow to the
-// largest step and are reused.
+// MoeExchange: carries out the ExchangeSchedule of a rank on its fabric: sends the rows of its
+// tokens to the owners of the chosen experts, receives those it serves, and brings the results
+// back, for PCC with the gather over the tp group that completes it. Owned by the engine, made once
+// per epoch; the engine's thread uses it, one layer at a time: Dispatch, then Combine. What they
+// return borrows its memory (or the caller's) until the next call of the same name. Buffers grow to
+// the largest step and are reused.
 #pragma once
 
 #include <cstdint>
@@ -62,12 +63,13 @@ struct CombinedParts {
 
 class MoeExchange {
  public:
-  // `experts` of every layer of the model; only those the caller dispatches are looked at. `fabric` outlives this.
+  // `experts` of every layer of the model; only those the caller dispatches are looked at. `fabric`
+  // outlives this.
   MoeExchange(Fabric& fabric, const ExpertMap& experts, const MoeExchangeOptions& options);
   ~MoeExchange();
 
-  // All ranks of the stage call it for the same layer. InvalidArgument when the input does not fit together, or a peer
-  // sends what is not a dispatch message; else what Fabric returns.
+  // All ranks of the stage call it for the same layer. InvalidArgument when the input does not fit
+  // together, or a peer sends what is not a dispatch message; else what Fabric returns.
   absl::StatusOr<DispatchedEntries> Dispatch(const DispatchInput& input);
 
   // computed: [entries, hidden] in the order of the last Dispatch.
@@ -114,8 +116,8 @@ class MoeExchange {
   // Of the exchange under way.
   int layer_ = -1;
   int64_t tokens_ = 0;
-  // To every owner, as the naive schedule would send; under PCC this rank carries out those of its own tp index, and the
-  // others tell what its tp group will hold.
+  // To every owner, as the naive schedule would send; under PCC this rank carries out those of its
+  // own tp index, and the others tell what its tp group will hold.
   std::vector<DispatchToPeer> all_;
   std::vector<SendBuffer> sends_;
   std::vector<RecvBuffer> recvs_;
@@ -125,7 +127,7 @@ class MoeExchange {
   RowsView rows_;
   int64_t rows_received_ = 0;
   std::vector<int64_t> part_begin_;     // [all_.size()] first part row of each destination
-  std::vector<int64_t> holder_begin_;   // [tp + 1] part rows by the tp index that holds them after the combine
+  std::vector<int64_t> holder_begin_;   // [tp + 1] part rows, by the tp index that holds them
   std::vector<int32_t> part_row_;
   std::vector<absl::Span<uint8_t>> gather_;
   GrowBuffer send_buffer_, recv_buffer_, rows_buffer_, pack_buffer_, parts_buffer_;

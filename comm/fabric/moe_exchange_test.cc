@@ -1,5 +1,5 @@
-// MoeExchange over local fabrics against a direct computation, for every grid and both schedules; and its counts against
-// CountExchange.
+// MoeExchange over local fabrics against a direct computation, for every grid and both schedules;
+// and its counts against CountExchange.
 #include "comm/fabric/moe_exchange.h"
 
 #include <cstring>

@@ -78,7 +78,8 @@ absl::Status P2pFabric::ExchangeWithSelf(absl::Span<const SendBuffer> sends,
     }
     CHECK_LT(next, own.size()) << op.op.name << ": a message to the rank itself is not received";
     RecvBuffer& recv = *own[next++];
-    if (send.bytes.size() > recv.bytes.size()) return TooLongError(rank(), op.op, rank(), recv.bytes.size());
+    const size_t capacity = recv.bytes.size();
+    if (send.bytes.size() > capacity) return TooLongError(rank(), op.op, rank(), capacity);
     CopyBytes(send.bytes, recv.bytes.data());
     recv.received = send.bytes.size();
   }

@@ -1,9 +1,10 @@
 // P2pFabric: the collectives of Fabric over a PointToPoint transport.
 //
-// all_reduce: every rank gathers all parts and sums them itself in the fixed tree when the payload is small (one round, which
-// is what latency is made of); otherwise each rank sums the part of its index and the parts are gathered (two rounds,
-// 2 (n - 1) / n of the payload). Both add each element in the tree of comm/base/reduction.h over the group's index; for
-// sizes that are no power of two it is TreeSum's left-complete tree. all_gather and reduce_scatter: one round; broadcast: a
+// all_reduce: every rank gathers all parts and sums them itself in the fixed tree when the payload
+// is small (one round, which is what latency is made of); otherwise each rank sums the part of its
+// index and the parts are gathered (two rounds, 2 (n - 1) / n of the payload). Both add each
+// element in the tree of comm/base/reduction.h over the group's index; for sizes that are no power
+// of two it is TreeSum's left-complete tree. all_gather and reduce_scatter: one round; broadcast: a
 // binomial tree. Scratch memory grows to the largest call and is reused.
 #pragma once
 

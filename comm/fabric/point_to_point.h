@@ -1,6 +1,7 @@
-// PointToPoint: what a transport gives a fabric: sets of messages between ranks, with a deadline. P2pFabric builds every
-// collective on it, so that these are written once. One thread at a time uses a transport; Cancel comes from any.
-// After an error the transport is dead: it fails every later call and never touches buffers again.
+// PointToPoint: what a transport gives a fabric: sets of messages between ranks, with a deadline.
+// P2pFabric builds every collective on it, so that these are written once. One thread at a time
+// uses a transport; Cancel comes from any. After an error the transport is dead: it fails every
+// later call and never touches buffers again.
 #pragma once
 
 #include <chrono>

@@ -22,8 +22,9 @@ std::string ReadText(const std::string& path) {
   return text.str();
 }
 
-// Field 22 of /proc/PID/stat (proc(5)): start time in clock ticks since boot. The name in field 2 may hold spaces and
-// parentheses: fields are counted from the last one. 0 when there is no such process.
+// Field 22 of /proc/PID/stat (proc(5)): start time in clock ticks since boot. The name in field 2
+// may hold spaces and parentheses: fields are counted from the last one. 0 when there is no such
+// process.
 uint64_t StartTicks(int64_t pid) {
   const std::string stat = ReadText(absl::StrCat("/proc/", pid, "/stat"));
   const size_t name_end = stat.rfind(')');

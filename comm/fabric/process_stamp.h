@@ -1,6 +1,7 @@
-// ProcessStamp: which process a fabric address belongs to, and whether it shares memory with this one. A ProcessWatch is a
-// descriptor that becomes readable when that process ends, so that a killed peer is noticed at once rather than at the
-// deadline. Values of the machine read once; a watch is owned by one thread.
+// ProcessStamp: which process a fabric address belongs to, and whether it shares memory with this
+// one. A ProcessWatch is a descriptor that becomes readable when that process ends, so that a
+// killed peer is noticed at once rather than at the deadline. Values of the machine read once; a
+// watch is owned by one thread.
 #pragma once
 
 #include <cstdint>

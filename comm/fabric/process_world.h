@@ -1,6 +1,7 @@
-// For tests and benches: a world of real processes over UCX. The parent, which never starts UCX itself, forks one child for
-// each rank, passes the addresses around, gives the word to go on, and collects a line of text from each. Every wait has
-// a deadline; children that are left are killed. One thread uses it.
+// For tests and benches: a world of real processes over UCX. The parent, which never starts UCX
+// itself, forks one child for each rank, passes the addresses around, gives the word to go on, and
+// collects a line of text from each. Every wait has a deadline; children that are left are killed.
+// One thread uses it.
 #pragma once
 
 #include <sys/types.h>
@@ -42,13 +43,15 @@ class ProcessRank {
 
 class ProcessWorld {
  public:
-  // Forks `ranks` children that connect (as one node, or each as a node of its own), run `body` and exit.
+  // Forks `ranks` children that connect (as one node, or each as a node of its own), run `body` and
+  // exit.
   ProcessWorld(int ranks, bool one_node, const std::function<void(ProcessRank&)>& body);
   ~ProcessWorld();
   ProcessWorld(const ProcessWorld&) = delete;
   ProcessWorld& operator=(const ProcessWorld&) = delete;
 
-  // The next text that `rank` says; DeadlineExceeded after `timeout`, Unavailable when the child has ended.
+  // The next text that `rank` says; DeadlineExceeded after `timeout`, Unavailable when the child
+  // has ended.
   absl::StatusOr<std::string> Receive(int rank, absl::Duration timeout = absl::Seconds(20));
   void GoOn(int rank);
   // Sends `signal` and waits until it took effect: the child has ended, or stopped.

@@ -1,5 +1,5 @@
-// SoloTransport: the transport of a world of one rank: there is nobody to exchange with, and nothing is initialised.
-// One thread uses it; Cancel comes from any.
+// SoloTransport: the transport of a world of one rank: there is nobody to exchange with, and
+// nothing is initialised. One thread uses it; Cancel comes from any.
 #pragma once
 
 #include <utility>

@@ -17,7 +17,7 @@ namespace {
 
 constexpr uint32_t kAddressMagic = 0x31414643;  // "CFA1"
 constexpr int kRanksMax = 1 << 16;              // the sender's bits in a tag
-constexpr absl::Duration kSpinDefault = absl::Microseconds(20);
+constexpr absl::Duration kSpinDefault = absl::Microseconds(10);
 
 // What precedes UCX's bytes in an address.
 struct AddressHeader {

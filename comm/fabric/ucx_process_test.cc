@@ -1,4 +1,5 @@
-// The UCX fabric between real processes: what is left behind, and what happens when one is killed or stopped.
+// The UCX fabric between real processes: what is left behind, and what happens when one is killed
+// or stopped.
 #include <dirent.h>
 #include <signal.h>
 
@@ -85,7 +86,8 @@ TEST_P(UcxProcessTest, CollectivesWorkAndNothingIsLeft) {
   EXPECT_EQ(SharedMemoryFiles(), before);
 }
 
-// Rank 2 joins one sum, then stands still; the others go on when told, with messages of `count` floats.
+// Rank 2 joins one sum, then stands still; the others go on when told, with messages of `count`
+// floats.
 struct Standstill {
   size_t count;
   absl::Duration timeout;

@@ -1,5 +1,6 @@
 #include "comm/fabric/ucx_transport.h"
 
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,16 +23,18 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kCancelTimeMax(20);
 constexpr std::chrono::milliseconds kCloseTimeMax(80);
 
-// UCX refuses to sleep while a send waits for room at the receiver, and nothing wakes the sender when there is: after
-// this many refusals in a row we sleep for a moment.
-constexpr int kBusyArmsMax = 16;
-constexpr std::chrono::microseconds kBusySleep(200);
+// UCX refuses to sleep while a send waits for room at the receiver, and nothing wakes the sender
+// when there is: after this many refusals in a row, each of which lets another process run, we
+// sleep for a moment.
+constexpr int kBusyArmsMax = 64;
+constexpr std::chrono::microseconds kBusySleep(100);
 
 // The longest sleep: a guard should UCX ever let us sleep with work queued that no event announces.
 constexpr std::chrono::milliseconds kSleepMax(50);
 
-// Messages that may leave a rest in UCX's buffer when TCP's is full are flushed, for at most this long: a rest is only
-// late until the next exchange, and UCX 1.13 now and then loses a flush while two ranks connect to each other at once.
+// Messages that may leave a rest in UCX's buffer when TCP's is full are flushed, for at most this
+// long: a rest is only late until the next exchange, and UCX 1.13 now and then loses a flush while
+// two ranks connect to each other at once.
 constexpr size_t kFlushBytesMin = 32 << 10;
 constexpr std::chrono::milliseconds kFlushTimeMax(50);
 
@@ -169,7 +172,8 @@ void UcxTransport::PostReceive(const RecvBuffer& buffer) {
     const ucs_status_t status = EnsureEndpoint(peer);
     if (status != UCS_OK) return Finish(transfer, status);
   }
-  // UCX 1.13 does not always tell the size of a receive that completes at once, so it always makes a request.
+  // UCX 1.13 does not always tell the size of a receive that completes at once, so it always makes
+  // a request.
   ucp_request_param_t param = {};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
                        UCP_OP_ATTR_FIELD_MEMORY_TYPE | UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
@@ -223,7 +227,9 @@ void UcxTransport::PostFlush(Peer& peer) {
 void UcxTransport::AwaitFlushes() {
   if (flushes_awaited_ == 0) return;
   const SteadyTime until = Clock::now() + kFlushTimeMax;
-  while (flushes_awaited_ > 0 && Clock::now() < until) ucp_worker_progress(worker_->handle());
+  while (flushes_awaited_ > 0 && Clock::now() < until) {
+    if (ucp_worker_progress(worker_->handle()) == 0) sched_yield();
+  }
   if (flushes_awaited_ == 0) return;
   for (Peer& peer : peers_) peer.flush_awaited = false;
   flushes_awaited_ = 0;
@@ -274,7 +280,10 @@ absl::Status UcxTransport::Sleep(const WireOp& op) {
       std::min<std::chrono::nanoseconds>(op.deadline - Clock::now(), kSleepMax);
   const ucs_status_t armed = ucp_worker_arm(worker_->handle());
   if (armed == UCS_ERR_BUSY) {
-    if (++busy_arms_ < kBusyArmsMax) return absl::OkStatus();
+    if (++busy_arms_ < kBusyArmsMax) {
+      sched_yield();
+      return absl::OkStatus();
+    }
     wait = std::min<std::chrono::nanoseconds>(wait, kBusySleep);
   } else if (armed != UCS_OK) {
     return FabricError(absl::StatusCode::kUnavailable, rank_, op.op,

@@ -1,7 +1,8 @@
-// UcxTransport: messages between the ranks of one world by UCX tag matching. The tag holds the epoch and the sender, so
-// that a message of an older fabric never matches. Endpoints are made at the first use of a peer. A failed exchange
-// destroys the worker before it returns: UCX then holds no buffer of the caller, whatever the peers do.
-// Used by one thread at a time; Cancel comes from any.
+// UcxTransport: messages between the ranks of one world by UCX tag matching. The tag holds the
+// epoch and the sender, so that a message of an older fabric never matches. Endpoints are made at
+// the first use of a peer. A failed exchange destroys the worker before it returns: UCX then holds
+// no buffer of the caller, whatever the peers do. Used by one thread at a time; Cancel comes from
+// any.
 #pragma once
 
 #include <poll.h>
@@ -84,7 +85,8 @@ class UcxTransport final : public PointToPoint {
   Transfer& NewTransfer(int peer, bool receives, size_t size);
   void PostReceive(const RecvBuffer& buffer);
   void PostSend(const SendBuffer& buffer);
-  // Pushes what TCP holds in UCX's own buffers to the kernel: nothing moves them while the rank computes.
+  // Pushes what TCP holds in UCX's own buffers to the kernel: nothing moves them while the rank
+  // computes.
   void PostFlush(Peer& peer);
   void AwaitFlushes();
   void Started(void* request_or_status, Transfer& transfer);

@@ -21,8 +21,9 @@ bool HasRdma() {
   return !std::filesystem::is_empty("/sys/class/infiniband", error) && !error;
 }
 
-// No "cma": copying from a peer's address space needs ptrace rights, and could read a buffer that a rank has given up
-// after an error. No "sysv": its segments may outlive kill -9; posix segments are unlinked as soon as they are made.
+// No "cma": copying from a peer's address space needs ptrace rights, and could read a buffer that a
+// rank has given up after an error. No "sysv": its segments may outlive kill -9; posix segments are
+// unlinked as soon as they are made.
 std::string TransportsOf(const UcxOptions& options) {
   if (!options.transports.empty()) return options.transports;
   return HasRdma() ? "posix,tcp,rc,ud" : "posix,tcp";
@@ -38,8 +39,14 @@ absl::Status Configure(ucp_config_t* config, const UcxOptions& options) {
   const Setting settings[] = {
       {"UCX_TLS", "TLS", TransportsOf(options)},
       {"UCX_NET_DEVICES", "NET_DEVICES", options.net_devices},
-      // Or neighbours would send large messages through TCP, which can write directly, beside shared memory.
+      // Or neighbours would send large messages through TCP, which can write directly, beside
+      // shared memory.
       {"UCX_MAX_RNDV_LANES", "MAX_RNDV_LANES", HasRdma() ? "" : "0"},
+      // Messages of a decode step go without a handshake. Each rank has 2 MiB of shared memory to
+      // receive in, which holds them: a full queue costs the sender polls.
+      {"UCX_RNDV_THRESH", "RNDV_THRESH", "262144"},
+      {"UCX_POSIX_SEG_SIZE", "POSIX_SEG_SIZE", "16384"},
+      {"UCX_POSIX_FIFO_SIZE", "POSIX_FIFO_SIZE", "128"},
   };
   for (const Setting& setting : settings) {
     if (setting.value.empty() || SetByUser(setting.variable)) continue;
@@ -51,7 +58,8 @@ absl::Status Configure(ucp_config_t* config, const UcxOptions& options) {
   return absl::OkStatus();
 }
 
-// UCX warns about what it does not find on a machine; errors come as statuses too, but say more in its log.
+// UCX warns about what it does not find on a machine; errors come as statuses too, but say more in
+// its log.
 void QuietLog() {
   if (!SetByUser("UCX_LOG_LEVEL")) ucs_global_opts_set_value("LOG_LEVEL", "error");
 }

@@ -1,5 +1,5 @@
-// UcxWorker: a UCX context and its one worker, configured for this project and released in order. Owned by a fabric
-// endpoint, then by its transport; used by one thread at a time.
+// UcxWorker: a UCX context and its one worker, configured for this project and released in order.
+// Owned by a fabric endpoint, then by its transport; used by one thread at a time.
 #pragma once
 
 #include <ucp/api/ucp.h>

@@ -1,5 +1,5 @@
-// What an engine derives from an Assign before it does anything: whether it can be obeyed, which weights it means, how large its
-// cache pages are. Pure functions over values; any thread.
+// What an engine derives from an Assign before it does anything: whether it can be obeyed, which
+// weights it means, how large its cache pages are. Pure functions over values; any thread.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,12 @@
 
 namespace conclave {
 
-// InvalidArgument names the field, its value and the remedy: a rank outside the plan, stages that do not cover the layers, an
-// expert without an owner, a grid that does not fit the shape.
+// InvalidArgument names the field, its value and the remedy: a rank outside the plan, stages that
+// do not cover the layers, an expert without an owner, a grid that does not fit the shape.
 absl::Status CheckAssign(const Assign& assign);
 
-// The weights that an assignment makes a rank hold. Equal keys mean equal ModelWeights, so a plan that changes only other
-// ranks needs no load. Of a checked assignment.
+// The weights that an assignment makes a rank hold. Equal keys mean equal ModelWeights, so a plan
+// that changes only other ranks needs no load. Of a checked assignment.
 struct WeightKey {
   ModelShape shape;  // its name left out
   ModelSource source;
@@ -30,8 +30,8 @@ struct WeightKey {
 };
 WeightKey WeightKeyOf(const Assign& assign);
 
-// A lower bound of the bytes its weights take in memory, from the shape alone: refused before they are read when it is beyond
-// the budget.
+// A lower bound of the bytes its weights take in memory, from the shape alone: refused before they
+// are read when it is beyond the budget.
 int64_t WeightBytesAtLeast(const Assign& assign);
 
 KvGeometry KvGeometryOf(const Assign& assign);

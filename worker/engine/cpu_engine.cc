@@ -44,7 +44,8 @@ struct Command {
   std::variant<PrepareCommand, ConnectCommand, StepCommand, TearDownCommand, OverflowCommand> what;
 };
 
-// Steps wait at most kStepsQueuedMax; of the others a few per epoch come, and a newer epoch removes an older one's.
+// Steps wait at most kStepsQueuedMax; of the others a few per epoch come, and a newer epoch removes
+// an older one's.
 constexpr size_t kCommandsMax = 64;
 
 absl::Status QueueFullError(const StepPlan& plan) {
@@ -108,6 +109,7 @@ class CpuEngine : public Engine {
   Epoch running_ ABSL_GUARDED_BY(mutex_);  // of the command that runs
   // Set and reset on the engine's thread with the lock held; Cancel of others holds it too.
   std::unique_ptr<Fabric> fabric_ ABSL_GUARDED_BY(mutex_);
+  Epoch fabric_epoch_ ABSL_GUARDED_BY(mutex_);
 
   // The engine's thread only.
   Phase phase_ = Phase::kIdle;
@@ -121,7 +123,8 @@ class CpuEngine : public Engine {
   std::unique_ptr<Model> model_;
   std::unique_ptr<ComputePool> pool_;
 
-  std::thread thread_;  // last: it starts when all else is there
+  // Last: it starts when all else is there. The seam exists to give compute a thread of its own.
+  std::thread thread_;  // tidy: allow(thread-home) model code blocks, an actor may not
 };
 
 CpuEngine::~CpuEngine() {
@@ -148,11 +151,10 @@ void CpuEngine::CancelLocked(Epoch epoch, const std::string& reason) {
   steps_queued_ = static_cast<int>(std::count_if(
       queue_.begin(), queue_.end(),
       [](const Command& c) { return std::holds_alternative<StepCommand>(c.what); }));
-  if (running_ <= epoch) {
-    cancelled_ = true;
-    if (fabric_ != nullptr) {
-      fabric_->Cancel(absl::CancelledError(absl::StrCat(epoch.ToString(), " aborted: ", reason)));
-    }
+  if (running_ <= epoch) cancelled_ = true;
+  if (fabric_ != nullptr && fabric_epoch_ <= epoch) {
+    fabric_->Cancel(
+        absl::CancelledError(absl::StrCat(fabric_epoch_.ToString(), " aborted: ", reason)));
   }
 }
 
@@ -173,8 +175,9 @@ void CpuEngine::RunStep(const StepPlan& plan) {
   // The step that runs is not counted: it has left the queue.
   if (++steps_queued_ <= kStepsQueuedMax) return PushLocked({plan.epoch, StepCommand{plan}});
   PushLocked({plan.epoch, OverflowCommand{plan}});
-  // The epoch has failed: a step that waits for peers says so now, otherwise the command does in its turn.
-  if (running_ == plan.epoch && fabric_ != nullptr) fabric_->Cancel(QueueFullError(plan));
+  // The epoch has failed: a step that waits for peers says so now, otherwise the command does in
+  // its turn.
+  if (fabric_ != nullptr && fabric_epoch_ == plan.epoch) fabric_->Cancel(QueueFullError(plan));
 }
 
 void CpuEngine::Abort(Epoch epoch, const std::string& reason) {
@@ -297,6 +300,7 @@ absl::Status CpuEngine::ConnectFabric(Epoch epoch, const Commit& commit) {
   {
     absl::MutexLock lock(&mutex_);
     fabric_ = std::move(fabric);
+    fabric_epoch_ = epoch;
     if (epoch <= aborted_) return absl::CancelledError(epoch.ToString() + " was aborted");
   }
   model_ = std::make_unique<Model>(ModelParts{assign_, loaded_.weights, *kv_, *borrowed, *pool_,

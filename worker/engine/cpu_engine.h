@@ -1,7 +1,8 @@
-// CpuEngine: the Engine of a worker on CPUs. One thread of its own loads weights and runs steps in the order of the calls; the
-// calls only queue, so a worker actor never blocks. Abort and a newer Prepare cancel what runs (a load, a collective) at
-// once, from the caller's thread. Weights stay across epochs as long as an assignment means the same ones.
-// The listener is called on the engine's thread.
+// CpuEngine: the Engine of a worker on CPUs. One thread of its own loads weights and runs steps in
+// the order of the calls; the calls only queue, so a worker actor never blocks. Abort and a newer
+// Prepare cancel what runs (a load, a collective) at once, from the caller's thread. Weights stay
+// across epochs as long as an assignment means the same ones. The listener is called on the
+// engine's thread.
 #pragma once
 
 #include <cstdint>

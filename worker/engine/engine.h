@@ -1,6 +1,7 @@
-// Engine: the seam between a worker's control (worker_actor, which never blocks) and its compute (which does). Calls return at
-// once and are carried out in order; outcomes come to the EngineListener, on a thread of the engine's choosing. The real one is
-// cpu_engine (a thread that loads weights and runs the model); fake_engine answers by a hash, for simulations.
+// Engine: the seam between a worker's control (worker_actor, which never blocks) and its compute
+// (which does). Calls return at once and are carried out in order; outcomes come to the
+// EngineListener, on a thread of the engine's choosing. The real one is cpu_engine (a thread that
+// loads weights and runs the model); fake_engine answers by a hash, for simulations.
 #pragma once
 
 #include <cstdint>
@@ -28,13 +29,15 @@ class Engine {
  public:
   virtual ~Engine() = default;
 
-  // Drops an older epoch, loads the slices of `assign` (what it already holds is kept), makes the fabric endpoint.
+  // Drops an older epoch, loads the slices of `assign` (what it already holds is kept), makes the
+  // fabric endpoint.
   virtual void Prepare(Epoch epoch, const Assign& assign) = 0;
   // Connects to the peers of a prepared epoch.
   virtual void Connect(Epoch epoch, const Commit& commit) = 0;
   // Runs a step; steps of an epoch run in the order of the calls. At most kStepsQueuedMax wait.
   virtual void RunStep(const StepPlan& plan) = 0;
-  // Cancels what runs or waits for an epoch <= `epoch`; its outcomes may still come and are dropped by the epoch.
+  // Cancels what runs or waits for an epoch <= `epoch`; its outcomes may still come and are dropped
+  // by the epoch.
   virtual void Abort(Epoch epoch, const std::string& reason) = 0;
 
   // Grows whenever the engine advances: a layer done, a weight read. Thread-safe.

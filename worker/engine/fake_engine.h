@@ -1,8 +1,9 @@
-// FakeEngine: an Engine without weights for simulations: the next token of a sequence is a hash of all its tokens. It is faithful
-// to the KV cache: the tokens of a step are stored in the pages of its plan and the prefix is read back through the block
-// table, so a page owned twice, a stale page or a wrong table gives a token that the oracle (FakeNextToken) does not.
-// It has no threads and no fabric: outcomes come through the scheduler given at construction, at (virtual) times.
-// Owned by a simulated worker; calls and callbacks are on one thread.
+// FakeEngine: an Engine without weights for simulations: the next token of a sequence is a hash of
+// all its tokens. It is faithful to the KV cache: the tokens of a step are stored in the pages of
+// its plan and the prefix is read back through the block table, so a page owned twice, a stale page
+// or a wrong table gives a token that the oracle (FakeNextToken) does not. It has no threads and no
+// fabric: outcomes come through the scheduler given at construction, at (virtual) times. Owned by a
+// simulated worker; calls and callbacks are on one thread.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +51,8 @@ class FakeEngine : public Engine {
 
  private:
   class State;
-  std::shared_ptr<State> state_;  // scheduled functions hold it weakly: an engine may go before they run
+  // Scheduled functions hold it weakly: an engine may go before they run.
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace conclave

@@ -43,9 +43,10 @@ absl::Status CheckSlice(const StepPlan& plan, const SequenceSlice& slice,
   const int64_t end = static_cast<int64_t>(slice.position) + slice.tokens.size();
   const int64_t room = static_cast<int64_t>(slice.pages.size()) * limits.page_tokens;
   if (slice.position < 0 || end > room) {
-    return Refuse(plan, absl::StrFormat("%s: positions %d to %d are outside its %d pages of %d tokens",
-                                        request, slice.position, end - 1, slice.pages.size(),
-                                        limits.page_tokens));
+    return Refuse(plan,
+                  absl::StrFormat("%s: positions %d to %d are outside its %d pages of %d tokens",
+                                  request, slice.position, end - 1, slice.pages.size(),
+                                  limits.page_tokens));
   }
   for (int32_t page : slice.pages) {
     if (page < 0 || page >= limits.pages) {

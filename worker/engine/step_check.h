@@ -1,5 +1,6 @@
-// step_check: whether a StepPlan can be run, before anything is touched: a wrong plan becomes a Fault, never a crash and never
-// a write outside the cache. Pure functions over values; any thread. Shared by the engines, real and fake.
+// step_check: whether a StepPlan can be run, before anything is touched: a wrong plan becomes a
+// Fault, never a crash and never a write outside the cache. Pure functions over values; any thread.
+// Shared by the engines, real and fake.
 #pragma once
 
 #include <cstdint>

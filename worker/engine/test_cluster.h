@@ -1,6 +1,6 @@
-// TestCluster: a replica of CpuEngines in one process, driven as a coordinator would: assigns, commits, steps with continuous
-// batching and paged caches, over fabrics of threads. For tests and measurements of the worker alone. One thread uses it;
-// every wait has a deadline.
+// TestCluster: a replica of CpuEngines in one process, driven as a coordinator would: assigns,
+// commits, steps with continuous batching and paged caches, over fabrics of threads. For tests and
+// measurements of the worker alone. One thread uses it; every wait has a deadline.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,8 @@
 
 namespace conclave {
 
-// A plan as the planner makes it: units spread in blocks, layers cut evenly. `spec` is resolved against the shape.
+// A plan as the planner makes it: units spread in blocks, layers cut evenly. `spec` is resolved
+// against the shape.
 ParallelPlan TestPlan(const ParallelSpec& spec, const ModelShape& shape, Epoch epoch);
 
 struct TestClusterOptions {
@@ -56,7 +57,8 @@ class TestCluster {
   static absl::StatusOr<std::unique_ptr<TestCluster>> Create(const TestClusterOptions& options);
   ~TestCluster();
 
-  // Runs all requests to their ends, at most `chunk_tokens` prompt tokens of a sequence in a step (0: whole prompts).
+  // Runs all requests to their ends, at most `chunk_tokens` prompt tokens of a sequence in a step
+  // (0: whole prompts).
   absl::StatusOr<TestRun> Run(const std::vector<TestRequest>& requests, int chunk_tokens);
 
   // One step of given batches, [dp]; results by rank. The first fault of any rank is the error.

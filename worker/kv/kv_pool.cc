@@ -26,9 +26,9 @@ absl::Status CheckCache(const CacheOptions& cache) {
         "cache: page_tokens %d is outside 1..4096; use 16", cache.page_tokens));
   }
   if (cache.dtype != Dtype::kF32 && cache.dtype != Dtype::kF16 && cache.dtype != Dtype::kBf16) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("cache: dtype %s cannot hold keys and values; use float32, float16 or bfloat16",
-                        std::string(DtypeName(cache.dtype))));
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "cache: dtype %s cannot hold keys and values; use float32, float16 or bfloat16",
+        std::string(DtypeName(cache.dtype))));
   }
   if (cache.memory_bytes < 0 || cache.pages_max < 0) {
     return absl::InvalidArgumentError(absl::StrFormat(

@@ -1,7 +1,8 @@
-// KvPool: the memory of a rank's KV pages, for all layers of its stage. A page number means the same page in every layer; which
-// sequence owns which page is the coordinator's decision, so the pool keeps no lists. Memory is reserved at once and
-// touched as pages are first written, so an idle or small cluster pays for what it uses only.
-// Owned by the engine; move-only; the views are used on the engine's thread.
+// KvPool: the memory of a rank's KV pages, for all layers of its stage. A page number means the
+// same page in every layer; which sequence owns which page is the coordinator's decision, so the
+// pool keeps no lists. Memory is reserved at once and touched as pages are first written, so an
+// idle or small cluster pays for what it uses only. Owned by the engine; move-only; the views are
+// used on the engine's thread.
 #pragma once
 
 #include <cstdint>
@@ -26,12 +27,14 @@ struct KvGeometry {
   bool operator==(const KvGeometry&) const = default;
 };
 
-// Pages when the user bounds neither memory nor pages: enough for small machines, little in page tables.
+// Pages when the user bounds neither memory nor pages: enough for small machines, little in page
+// tables.
 inline constexpr int32_t kKvPagesUnbounded = 1 << 16;
 
-// Pages that fit: cache.memory_bytes, or when that is 0 what `memory_bytes` (the worker's budget, 0: unbounded) leaves after
-// `weight_bytes`; at most cache.pages_max when that is set. ResourceExhausted says budget, need and remedy when not one
-// page fits; InvalidArgument names a field that makes no sense.
+// Pages that fit: cache.memory_bytes, or when that is 0 what `memory_bytes` (the worker's budget,
+// 0: unbounded) leaves after `weight_bytes`; at most cache.pages_max when that is set.
+// ResourceExhausted says budget, need and remedy when not one page fits; InvalidArgument names a
+// field that makes no sense.
 absl::StatusOr<int32_t> KvPagesFor(const KvGeometry& geometry, const CacheOptions& cache,
                                    int64_t memory_bytes, int64_t weight_bytes);
 

@@ -25,8 +25,9 @@ Qkv SplitQkv(Rows all, const AttentionWeights& weights, int head_dim) {
           {all.data + q + kv, all.rows, kv, all.stride}};
 }
 
-// OLMoE: one norm over all heads of a token, which are spread over the tp group: each rank's part of the sums of squares,
-// added over the group in the fixed tree, gives every rank the whole row's sum.
+// OLMoE: one norm over all heads of a token, which are spread over the tp group: each rank's part
+// of the sums of squares, added over the group in the fixed tree, gives every rank the whole row's
+// sum.
 absl::Status NormFullWidth(StepContext& ctx, const LayerState& layer, const Qkv& qkv) {
   const AttentionWeights& weights = layer.weights->attention;
   const int slices = kReductionSlices / ctx.tp.size();

@@ -1,6 +1,6 @@
-// The attention half of a layer: norm, q/k/v projection, query-key norm and rotation, cache write, paged attention, output
-// projection, sum over the tensor-parallel group. Leaves its result as the pending delta of the residual.
-// Free function; engine's thread.
+// The attention half of a layer: norm, q/k/v projection, query-key norm and rotation, cache write,
+// paged attention, output projection, sum over the tensor-parallel group. Leaves its result as the
+// pending delta of the residual. Free function; engine's thread.
 #pragma once
 
 #include "absl/status/status.h"

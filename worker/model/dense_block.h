@@ -1,5 +1,6 @@
-// The feed-forward half of a dense layer: norm, SwiGLU over this rank's slice of the intermediate width, sum over the
-// tensor-parallel group. Leaves its result as the pending delta of the residual. Free function; engine's thread.
+// The feed-forward half of a dense layer: norm, SwiGLU over this rank's slice of the intermediate
+// width, sum over the tensor-parallel group. Leaves its result as the pending delta of the
+// residual. Free function; engine's thread.
 #pragma once
 
 #include "absl/status/status.h"

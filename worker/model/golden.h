@@ -1,6 +1,6 @@
-// Golden checkpoints for tests: the shape of a small checkpoint folder, and tensors of a reference file, read by plain and
-// separate code, so that a mistake in the loaders shows. Only what the checkpoints of tests/golden and tools/demo_model need.
-// Pure but for reading files; any thread.
+// Golden checkpoints for tests: the shape of a small checkpoint folder, and tensors of a reference
+// file, read by plain and separate code, so that a mistake in the loaders shows. Only what the
+// checkpoints of tests/golden and tools/demo_model need. Pure but for reading files; any thread.
 #pragma once
 
 #include <cstdint>

@@ -12,7 +12,8 @@
 namespace conclave {
 namespace {
 
-// Logits held at once, in floats: 32 MiB, enough rows that the head's weights are read rarely more than once a step.
+// Logits held at once, in floats: 32 MiB, enough rows that the head's weights are read rarely more
+// than once a step.
 constexpr int64_t kHeadBlockFloats = 8 << 20;
 
 // Vocabulary slice of a tp rank, as ModelWeights cuts it.
@@ -63,7 +64,8 @@ absl::Status ReceiveSlices(StepContext& ctx, Rows full) {
   return absl::OkStatus();
 }
 
-// Logits of a block of head rows on tp rank 0: [rows, vocab]; on the others the slice is sent and the result is empty.
+// Logits of a block of head rows on tp rank 0: [rows, vocab]; on the others the slice is sent and
+// the result is empty.
 absl::StatusOr<Rows> BlockLogits(StepContext& ctx, const ModelWeights& weights,
                                  absl::Span<const HeadRow> block) {
   const int64_t rows = static_cast<int64_t>(block.size());

@@ -1,6 +1,7 @@
-// The end of a model: final norm, logits of the wanted rows, gathered over the tensor-parallel group (each rank has a slice of the
-// vocabulary), the next tokens, and the tokens' way back to the ranks that embed them in the next step, so that a step
-// never waits for the coordinator. Free functions; engine's thread.
+// The end of a model: final norm, logits of the wanted rows, gathered over the tensor-parallel
+// group (each rank has a slice of the vocabulary), the next tokens, and the tokens' way back to the
+// ranks that embed them in the next step, so that a step never waits for the coordinator. Free
+// functions; engine's thread.
 #pragma once
 
 #include <vector>
@@ -17,13 +18,14 @@ namespace conclave {
 using LogitsSink = absl::FunctionRef<void(Logits)>;
 inline constexpr int64_t kLogitsFactBytes = 512 << 10;
 
-// Runs on every tp rank of a dp group of the last stage, together. On tp rank 0 reports logits and returns the samples in
-// the order of the batch; elsewhere nothing.
+// Runs on every tp rank of a dp group of the last stage, together. On tp rank 0 reports logits and
+// returns the samples in the order of the batch; elsewhere nothing.
 absl::Status RunHead(StepContext& ctx, const ModelWeights& weights, LogitsSink sink,
                      std::vector<SampledToken>& sampled);
 
-// Carries the tokens sampled by tp rank 0 of the last stage to all tp ranks of the first stage of the same dp group, where
-// `tokens` [ctx.batch.samples()] receives them in the order of the batch. Other ranks do nothing.
+// Carries the tokens sampled by tp rank 0 of the last stage to all tp ranks of the first stage of
+// the same dp group, where `tokens` [ctx.batch.samples()] receives them in the order of the batch.
+// Other ranks do nothing.
 absl::Status ShareSampled(StepContext& ctx, const ParallelSpec& spec, int rank,
                           std::vector<int32_t>& tokens);
 

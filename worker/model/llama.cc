@@ -1,5 +1,5 @@
-// Llama 2 and 3: grouped-query attention without query-key norm, dense SwiGLU. Llama 3.1's rescaled rotation is in the shape's
-// rope, so the blocks need not know.
+// Llama 2 and 3: grouped-query attention without query-key norm, dense SwiGLU. Llama 3.1's rescaled
+// rotation is in the shape's rope, so the blocks need not know.
 #include "comm/base/status.h"
 #include "worker/model/attention_block.h"
 #include "worker/model/dense_block.h"

@@ -1,4 +1,5 @@
-// Mixtral: Llama's attention; experts in every layer, the weights of the chosen ones scaled to sum to 1.
+// Mixtral: Llama's attention; experts in every layer, the weights of the chosen ones scaled to sum
+// to 1.
 #include "comm/base/status.h"
 #include "worker/model/attention_block.h"
 #include "worker/model/model_table.h"

@@ -120,7 +120,8 @@ absl::Status Model::End(StepContext& ctx, LogitsSink sink) {
     if (!row.sample) continue;
     const int32_t token = shared_tokens_[next++];
     if (token < 0 || token >= ctx.shape.vocab) {
-      return absl::InternalError(absl::StrCat("sampled token ", token, " is outside the vocabulary"));
+      return absl::InternalError(
+          absl::StrCat("sampled token ", token, " is outside the vocabulary"));
     }
     before_[ctx.batch.plan().batch[row.sequence].request] = token;
   }

@@ -1,6 +1,7 @@
-// Model: one rank's part of a model, run one step at a time: embedding or the stage before, the layers of the stage, the stage
-// after or the head. Owns the step's scratch and the exchange of its experts; borrows weights, cache, fabric and pool.
-// Made at Connect, gone with the epoch. One thread.
+// Model: one rank's part of a model, run one step at a time: embedding or the stage before, the
+// layers of the stage, the stage after or the head. Owns the step's scratch and the exchange of its
+// experts; borrows weights, cache, fabric and pool. Made at Connect, gone with the epoch. One
+// thread.
 #pragma once
 
 #include <atomic>
@@ -39,8 +40,9 @@ class Model {
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 
-  // Runs a plan that has passed CheckStepPlan. All ranks of the replica run the same steps in the same order. Reports
-  // logits to `sink` on tp rank 0 of the last stage. After an error the model is not used again.
+  // Runs a plan that has passed CheckStepPlan. All ranks of the replica run the same steps in the
+  // same order. Reports logits to `sink` on tp rank 0 of the last stage. After an error the model
+  // is not used again.
   absl::Status Forward(const StepPlan& plan, LogitsSink sink, StepResult& result);
 
  private:

@@ -1,6 +1,6 @@
-// The layer of each architecture, and the switch that finds it. A layer function is a short list of blocks: what an architecture
-// chooses, and nothing else. To add one: a file <name>.cc beside these, a line here, a case in model_table.cc.
-// Pure functions; engine's thread.
+// The layer of each architecture, and the switch that finds it. A layer function is a short list of
+// blocks: what an architecture chooses, and nothing else. To add one: a file <name>.cc beside
+// these, a line here, a case in model_table.cc. Pure functions; engine's thread.
 #pragma once
 
 #include "absl/status/status.h"
@@ -8,7 +8,8 @@
 
 namespace conclave {
 
-// Runs one layer on ctx.buffers.hidden. Every rank of a stage calls it for every layer, tokens or not.
+// Runs one layer on ctx.buffers.hidden. Every rank of a stage calls it for every layer, tokens or
+// not.
 using LayerFunction = absl::Status (*)(StepContext& ctx, LayerState& layer);
 
 absl::Status LlamaLayer(StepContext& ctx, LayerState& layer);

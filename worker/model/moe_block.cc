@@ -10,7 +10,8 @@
 namespace conclave {
 namespace {
 
-// Chooses the experts of the batch's tokens and their weights. Every tp rank computes the same bits.
+// Chooses the experts of the batch's tokens and their weights. Every tp rank computes the same
+// bits.
 void Route(StepContext& ctx, const LayerState& layer, const MoeChoices& choices) {
   const MoeShape& moe = ctx.shape.moe;
   NormResidual(ctx, layer.weights->ffn_norm);

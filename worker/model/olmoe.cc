@@ -1,5 +1,5 @@
-// OLMoE: query-key norm over the whole projected width (all heads of a token at once); experts in every layer, their
-// softmax weights as they are unless the config asks to normalize them.
+// OLMoE: query-key norm over the whole projected width (all heads of a token at once); experts in
+// every layer, their softmax weights as they are unless the config asks to normalize them.
 #include "comm/base/status.h"
 #include "worker/model/attention_block.h"
 #include "worker/model/model_table.h"

@@ -1,5 +1,6 @@
-// Qwen3-MoE: Qwen3's attention; experts in every layer but those that the config lists as dense (mlp_only_layers,
-// decoder_sparse_step); whether the weights of the chosen ones are scaled to sum to 1 is the config's norm_topk_prob.
+// Qwen3-MoE: Qwen3's attention; experts in every layer but those that the config lists as dense
+// (mlp_only_layers, decoder_sparse_step); whether the weights of the chosen ones are scaled to sum
+// to 1 is the config's norm_topk_prob.
 #include "comm/base/status.h"
 #include "worker/model/attention_block.h"
 #include "worker/model/dense_block.h"

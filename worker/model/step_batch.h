@@ -1,5 +1,6 @@
-// StepBatch: a StepPlan as the flat arrays that kernels take: token ids and positions of every token, the paged layout of
-// sequences, and the rows whose logits are wanted. Owned by the Model, rebuilt each step in the same memory; engine's thread.
+// StepBatch: a StepPlan as the flat arrays that kernels take: token ids and positions of every
+// token, the paged layout of sequences, and the rows whose logits are wanted. Owned by the Model,
+// rebuilt each step in the same memory; engine's thread.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +28,8 @@ struct HeadRow {
 
 class StepBatch {
  public:
-  // `plan` has passed CheckStepPlan and outlives the batch. `before` fills in from_previous_step inputs; null on ranks
-  // that do not embed. InvalidArgument when a request has no token there.
+  // `plan` has passed CheckStepPlan and outlives the batch. `before` fills in from_previous_step
+  // inputs; null on ranks that do not embed. InvalidArgument when a request has no token there.
   absl::Status Build(const StepPlan& plan, const SampledBefore* before);
 
   int tokens() const { return static_cast<int>(ids_.size()); }

@@ -1,5 +1,5 @@
-// StepBuffers: all scratch of a step, sized by its tokens. Buffers grow to the largest step seen and stay: no allocation in a
-// steady state. Owned by the Model; used on the engine's thread.
+// StepBuffers: all scratch of a step, sized by its tokens. Buffers grow to the largest step seen
+// and stay: no allocation in a steady state. Owned by the Model; used on the engine's thread.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
-// What the blocks of a model work with during one step: the shape, the batch, scratch, the fabric, a meter. Blocks are free
-// functions that take a StepContext and a LayerState; they keep no state of their own. Engine's thread.
+// What the blocks of a model work with during one step: the shape, the batch, scratch, the fabric,
+// a meter. Blocks are free functions that take a StepContext and a LayerState; they keep no state
+// of their own. Engine's thread.
 #pragma once
 
 #include <array>
