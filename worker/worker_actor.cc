@@ -78,7 +78,7 @@ void WorkerActor::OnMessage(ActorContext& ctx, const PeerId& from, const Envelop
   } else if (const auto* step = std::get_if<Step>(&envelope.message)) {
     OnStep(ctx, epoch, step->plan);
   } else if (const auto* abort = std::get_if<Abort>(&envelope.message)) {
-    OnAbort(epoch, abort->reason);
+    OnAbort(ctx, epoch, abort->reason);
   } else if (const auto* shutdown = std::get_if<Shutdown>(&envelope.message)) {
     if (epoch >= epoch_) Leave(ctx, shutdown->reason);
   }
@@ -168,7 +168,7 @@ void WorkerActor::RepeatStep(ActorContext& ctx, StepId step) {
   SendFact(ctx, StepDone{it->second.result});
 }
 
-void WorkerActor::OnAbort(Epoch epoch, const std::string& reason) {
+void WorkerActor::OnAbort(ActorContext& ctx, Epoch epoch, const std::string& reason) {
   if (epoch < epoch_) return;
   epoch_ = epoch;
   phase_ = Phase::kIdle;
@@ -177,6 +177,7 @@ void WorkerActor::OnAbort(Epoch epoch, const std::string& reason) {
   outcomes_.clear();
   next_hello_ = absl::InfinitePast();
   engine_->Abort(epoch, reason);
+  StopWhenDone(ctx);
 }
 
 void WorkerActor::OnPrepared(ActorContext& ctx, Epoch epoch, Prepared prepared) {
@@ -251,7 +252,7 @@ void WorkerActor::OnTimer(ActorContext& ctx, uint64_t tag) {
   const bool out_of_sight = coordinator_lost_ != absl::InfiniteFuture();
   if (out_of_sight && phase_ != Phase::kIdle &&
       now - coordinator_lost_ >= options_.coordinator_lease) {
-    OnAbort(epoch_, "the coordinator is lost");
+    OnAbort(ctx, epoch_, "the coordinator is lost");
   }
   if (phase_ != Phase::kIdle) {
     SendFact(ctx, Heartbeat{.progress = engine_->progress(),

@@ -62,7 +62,7 @@ class WorkerActor : public Actor {
   void OnCommit(ActorContext& ctx, Epoch epoch, const Commit& commit);
   void TellAbandoned(ActorContext& ctx);
   void OnStep(ActorContext& ctx, Epoch epoch, const StepPlan& plan);
-  void OnAbort(Epoch epoch, const std::string& reason);
+  void OnAbort(ActorContext& ctx, Epoch epoch, const std::string& reason);
 
   void OnPrepared(ActorContext& ctx, Epoch epoch, Prepared prepared);
   void OnConnected(ActorContext& ctx, Epoch epoch);

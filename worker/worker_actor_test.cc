@@ -253,6 +253,17 @@ TEST_F(WorkerActorTest, ShutdownFinishesWhatIsQueued) {
   EXPECT_TRUE(kit_.stopped()->ok());
 }
 
+// The other ranks may have left first: then the coordinator ends the epoch, and what was queued will never finish.
+TEST_F(WorkerActorTest, AnAbortEndsAShutdownThatWaits) {
+  MakeReady(1);
+  DeliverStep(1, 1);
+  Deliver(1, Shutdown{"done"});
+  Deliver(1, Abort{"a worker left"});
+  EXPECT_EQ(Expect<Goodbye>().reason, "done");
+  ASSERT_TRUE(kit_.stopped().has_value());
+  EXPECT_TRUE(kit_.stopped()->ok());
+}
+
 TEST_F(WorkerActorTest, AHungEngineDoesNotHoldUpShutdownForEver) {
   MakeReady(1);
   DeliverStep(1, 1);

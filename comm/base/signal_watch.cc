@@ -28,7 +28,8 @@ SignalWatch::SignalWatch(std::function<void(int count)> on_signal) {
       if (poll(fds, 2, -1) < 0) continue;
       if (fds[1].revents != 0) return;
       signalfd_siginfo info;
-      if (read(signal_fd_, &info, sizeof(info)) == sizeof(info)) on_signal(count++);
+      if (read(signal_fd_, &info, sizeof(info)) != sizeof(info)) continue;
+      if (count == 1 || info.ssi_signo == SIGINT) on_signal(count++);
     }
   });
 }

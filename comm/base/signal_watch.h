@@ -9,7 +9,7 @@ namespace conclave {
 
 class SignalWatch {
  public:
-  // on_signal(count): count is 1 for the first signal, 2 for the second, ...
+  // on_signal(count): 1 for the first signal, 2, 3, ... for each SIGINT after it. A further SIGTERM asks for nothing new.
   explicit SignalWatch(std::function<void(int count)> on_signal);
   ~SignalWatch();  // joins
   SignalWatch(const SignalWatch&) = delete;

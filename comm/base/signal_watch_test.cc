@@ -9,16 +9,19 @@
 namespace conclave {
 namespace {
 
-TEST(SignalWatchTest, CountsSignals) {
+TEST(SignalWatchTest, CountsInterruptsButNotRepeatedRequestsToEnd) {
   absl::BlockingCounter seen(2);
   int last = 0;
   {
     SignalWatch watch([&](int count) {
       last = count;
-      if (count == 1) kill(getpid(), SIGTERM);
+      if (count == 1) {
+        kill(getpid(), SIGTERM);
+        kill(getpid(), SIGINT);
+      }
       seen.DecrementCount();
     });
-    kill(getpid(), SIGINT);
+    kill(getpid(), SIGTERM);
     seen.Wait();
   }
   EXPECT_EQ(last, 2);

@@ -32,12 +32,6 @@ constexpr std::chrono::microseconds kBusySleep(100);
 // The longest sleep: a guard should UCX ever let us sleep with work queued that no event announces.
 constexpr std::chrono::milliseconds kSleepMax(50);
 
-// Messages that may leave a rest in UCX's buffer when TCP's is full are flushed, for at most this
-// long: a rest is only late until the next exchange, and UCX 1.13 now and then loses a flush while
-// two ranks connect to each other at once.
-constexpr size_t kFlushBytesMin = 32 << 10;
-constexpr std::chrono::milliseconds kFlushTimeMax(50);
-
 constexpr uint64_t kTagMask = ~uint64_t{0};
 
 uint64_t TagOf(uint64_t tag_epoch, int sender) {
@@ -201,38 +195,6 @@ void UcxTransport::PostSend(const SendBuffer& buffer) {
           transfer);
   counters_.messages_sent += 1;
   counters_.bytes_sent += static_cast<int64_t>(buffer.bytes.size());
-  if (!peer.facts.same_node && buffer.bytes.size() >= kFlushBytesMin) PostFlush(peer);
-}
-
-void UcxTransport::OnFlushed(void* request, ucs_status_t status, void* user_data) {
-  Peer& peer = *static_cast<Peer*>(user_data);
-  ucp_request_free(request);
-  peer.flushing = false;
-  if (std::exchange(peer.flush_awaited, false)) --peer.owner->flushes_awaited_;
-}
-
-void UcxTransport::PostFlush(Peer& peer) {
-  if (peer.flushing) return;
-  ucp_request_param_t param = {};
-  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
-  param.cb.send = OnFlushed;
-  param.user_data = &peer;
-  // An error is the endpoint's, whose handler is called.
-  if (!UCS_PTR_IS_PTR(ucp_ep_flush_nbx(peer.endpoint, &param))) return;
-  peer.flushing = true;
-  peer.flush_awaited = true;
-  ++flushes_awaited_;
-}
-
-void UcxTransport::AwaitFlushes() {
-  if (flushes_awaited_ == 0) return;
-  const SteadyTime until = Clock::now() + kFlushTimeMax;
-  while (flushes_awaited_ > 0 && Clock::now() < until) {
-    if (ucp_worker_progress(worker_->handle()) == 0) sched_yield();
-  }
-  if (flushes_awaited_ == 0) return;
-  for (Peer& peer : peers_) peer.flush_awaited = false;
-  flushes_awaited_ = 0;
 }
 
 absl::Status UcxTransport::Exchange(absl::Span<const SendBuffer> sends,
@@ -245,7 +207,6 @@ absl::Status UcxTransport::Exchange(absl::Span<const SendBuffer> sends,
     for (const RecvBuffer& recv : recvs) PostReceive(recv);
     for (const SendBuffer& send : sends) PostSend(send);
     dead_ = Wait(op);
-    if (dead_.ok()) AwaitFlushes();
   }
   if (!dead_.ok()) {
     Teardown();

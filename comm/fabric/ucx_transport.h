@@ -59,8 +59,6 @@ class UcxTransport final : public PointToPoint {
     ProcessWatch watch;             // of another process of this node
     ucp_ep_h endpoint = nullptr;
     ucs_status_t error = UCS_OK;    // set by UCX's error handler
-    bool flushing = false;
-    bool flush_awaited = false;
   };
   // One message under way. `request` is UCX's while not done.
   struct Transfer {
@@ -78,17 +76,12 @@ class UcxTransport final : public PointToPoint {
   static void OnSent(void* request, ucs_status_t status, void* user_data);
   static void OnReceived(void* request, ucs_status_t status, const ucp_tag_recv_info_t* info,
                          void* user_data);
-  static void OnFlushed(void* request, ucs_status_t status, void* user_data);
   static void OnEndpointError(void* peer, ucp_ep_h endpoint, ucs_status_t status);
 
   ucs_status_t EnsureEndpoint(Peer& peer);
   Transfer& NewTransfer(int peer, bool receives, size_t size);
   void PostReceive(const RecvBuffer& buffer);
   void PostSend(const SendBuffer& buffer);
-  // Pushes what TCP holds in UCX's own buffers to the kernel: nothing moves them while the rank
-  // computes.
-  void PostFlush(Peer& peer);
-  void AwaitFlushes();
   void Started(void* request_or_status, Transfer& transfer);
   void Finish(Transfer& transfer, ucs_status_t status);
 
@@ -121,7 +114,6 @@ class UcxTransport final : public PointToPoint {
   size_t pending_ = 0;
   bool failed_ = false;              // a transfer ended with an error
   int busy_arms_ = 0;                // times in a row that UCX would not let us sleep
-  int flushes_awaited_ = 0;
   std::vector<pollfd> poll_;
 };
 

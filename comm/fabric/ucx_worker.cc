@@ -45,6 +45,10 @@ absl::Status Configure(ucp_config_t* config, const UcxOptions& options) {
       // Messages of a decode step go without a handshake. Each rank has 2 MiB of shared memory to
       // receive in, which holds them: a full queue costs the sender polls.
       {"UCX_RNDV_THRESH", "RNDV_THRESH", "262144"},
+      // Over TCP a larger send ends when the kernel has all of it. UCX copies smaller ones, and the
+      // tail of a copy may stay with it while the rank computes, but only once the socket's buffer
+      // is full.
+      {"UCX_ZCOPY_THRESH", "ZCOPY_THRESH", HasRdma() ? "" : "16384"},
       {"UCX_POSIX_SEG_SIZE", "POSIX_SEG_SIZE", "16384"},
       {"UCX_POSIX_FIFO_SIZE", "POSIX_FIFO_SIZE", "128"},
   };

@@ -34,11 +34,16 @@ struct PendingStatus {
   }
 };
 
-HttpReply HealthReply(ClusterState state, const std::string& waiting_for) {
+// "failure" tells those who start a cluster that waiting longer will not help.
+HttpReply HealthReply(ClusterState state, const std::string& waiting_for,
+                      const absl::Status& failure) {
   const std::string fields = absl::StrCat("\"status\":", JsonString(ClusterStateName(state)));
   if (state == ClusterState::kServing) return {.body = absl::StrCat("{", fields, "}")};
+  const std::string failed =
+      failure.ok() ? ""
+                   : absl::StrCat(",\"failure\":", JsonString(std::string(failure.message())));
   return {.status = 503,
-          .body = absl::StrCat("{", fields, ",\"reason\":", JsonString(waiting_for), "}"),
+          .body = absl::StrCat("{", fields, ",\"reason\":", JsonString(waiting_for), failed, "}"),
           .fields = {{"Retry-After", "1"}}};
 }
 
@@ -161,8 +166,9 @@ std::shared_ptr<PendingStatus> ApiServerImpl::AwaitStatus(const ExchangePtr& exc
 void ApiServerImpl::Health(const ExchangePtr& exchange) {
   context_.service->GetStatus(
       [loop = loop_, pending = AwaitStatus(exchange)](const ClusterStatus& status) {
-        loop->Post([pending, state = status.state, waiting_for = status.waiting_for] {
-          pending->Reply(HealthReply(state, waiting_for));
+        loop->Post([pending, state = status.state, waiting_for = status.waiting_for,
+                    failure = status.last_failure] {
+          pending->Reply(HealthReply(state, waiting_for, failure));
         });
       });
 }

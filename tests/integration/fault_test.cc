@@ -110,7 +110,8 @@ TEST(FaultTest, AClientThatLeavesCancelsItsRequest) {
   }
   EXPECT_EQ(running, 0);
   EXPECT_LT(AdminStatus(*cluster).at("generated_tokens").as_int64(), 1000);
-  EXPECT_TRUE(cluster->Stop().ok());
+  const absl::Status stopped = cluster->Stop();
+  EXPECT_TRUE(stopped.ok()) << stopped.message();
 }
 
 }  // namespace

@@ -47,6 +47,13 @@ absl::StatusOr<std::string> ReadLine(int fd, absl::Time deadline) {
   return absl::DeadlineExceededError("the coordinator did not say in time where it listens");
 }
 
+// The JSON of /health; empty when it is none.
+boost::json::object HealthBody(const HttpResponse& health) {
+  boost::json::error_code error;
+  const boost::json::value body = boost::json::parse(health.body, error);
+  return !error && body.is_object() ? body.as_object() : boost::json::object();
+}
+
 void AddFlag(std::vector<std::string>& argv, const std::string& flag, const std::string& value) {
   if (value.empty()) return;
   argv.push_back(absl::StrCat("--", flag, "=", value));
@@ -225,16 +232,14 @@ absl::Status LocalCluster::AwaitServing(const std::function<void(absl::string_vi
     }
     ASSIGN_OR_RETURN(const HttpResponse health, Client(false).Get("/health"));
     if (health.code == 200) return absl::OkStatus();
-    const absl::Status status = StatusFromHttp(health, "start");
-    boost::json::error_code error;
-    const boost::json::value body = boost::json::parse(health.body, error);
-    if (!error && body.is_object() && body.as_object().contains("fatal")) {
-      return absl::FailedPreconditionError(body.as_object().at("fatal").as_string().c_str());
+    const boost::json::object body = HealthBody(health);
+    if (body.contains("failure")) {
+      return absl::FailedPreconditionError(
+          boost::json::value_to<std::string>(body.at("failure")));
     }
-    if (said != status.message()) {
-      said = std::string(status.message());
-      progress(said);
-    }
+    const std::string reason =
+        body.contains("reason") ? boost::json::value_to<std::string>(body.at("reason")) : "";
+    if (said != reason) progress(said = reason);
     absl::SleepFor(kPollInterval);
   }
   return absl::DeadlineExceededError(

@@ -10,6 +10,7 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "comm/base/signal_watch.h"
@@ -270,6 +271,12 @@ int Main(int argc, char** argv) {
   AddStatus(root, invocation);
   AddLogits(root, invocation);
   AddBench(root, invocation);
+  const std::string verb = argc > 1 ? argv[1] : "-";
+  const auto is_verb = [&verb](const CLI::App* app) { return app->get_name() == verb; };
+  if (verb[0] != '-' && std::as_const(root).get_subcommands(is_verb).empty()) {
+    std::cerr << "conclave: '" << verb << "' is not a verb; `conclave --help` lists them\n";
+    return kExitUsage;
+  }
   try {
     root.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
