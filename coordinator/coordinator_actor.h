@@ -23,21 +23,21 @@ namespace conclave {
 
 struct CoordinatorOptions {
   ModelShape shape;
-  std::string model;                  // as served
+  std::string model;  // as served
   ModelSource source;
   CacheOptions cache;
   ExchangeKind exchange = ExchangeKind::kPcc;
-  std::optional<ParallelSpec> spec;   // nullopt: chosen by memory
-  int workers_expected = 1;           // without a spec: how many to wait for before the first plan
+  std::optional<ParallelSpec> spec;  // nullopt: chosen by memory
+  int workers_expected = 1;          // without a spec: how many to wait for before the first plan
 
-  // Above every epoch that an earlier coordinator of these workers may have begun, so that a restart
-  // does not use a number twice.
+  // Above every epoch that an earlier coordinator of these workers may have begun, so that a
+  // restart does not use a number twice.
   Epoch last_epoch;
 
-  int batch_tokens_max = 512;         // of one dp group in one step
-  int sequences_max = 64;             // running in one dp group
-  int waiting_max = 1024;             // requests queued
-  int context_tokens_max = 0;         // lowers the model's context; 0: does not
+  int batch_tokens_max = 512;  // of one dp group in one step
+  int sequences_max = 64;      // running in one dp group
+  int waiting_max = 1024;      // requests queued
+  int context_tokens_max = 0;  // lowers the model's context; 0: does not
 
   MemberOptions members;
   absl::Duration tick = absl::Milliseconds(100);
@@ -50,7 +50,7 @@ struct CoordinatorOptions {
   absl::Duration queue_patience = absl::Seconds(10);  // of queued requests while no plan serves
   absl::Duration drain_deadline = absl::Seconds(30);
   absl::Duration shutdown_deadline = absl::Seconds(2);
-  absl::Duration retry_min = absl::Seconds(1);        // after a plan that failed to load, doubled
+  absl::Duration retry_min = absl::Seconds(1);  // after a plan that failed to load, doubled
   absl::Duration retry_max = absl::Seconds(30);
 };
 
@@ -107,9 +107,9 @@ class CoordinatorActor : public Actor {
 
   absl::Time last_tick_;
   bool served_once_ = false;
-  std::string plan_failure_;             // why the members here cannot be planned
-  absl::Status last_failure_;            // of the newest epoch that ended
-  int failures_ = 0;                     // plans in a row that failed before they served
+  std::string plan_failure_;   // why the members here cannot be planned
+  absl::Status last_failure_;  // of the newest epoch that ended
+  int failures_ = 0;           // plans in a row that failed before they served
   absl::Time retry_at_ = absl::InfinitePast();
   absl::Time not_serving_since_ = absl::InfinitePast();
   struct PendingFault {

@@ -348,7 +348,8 @@ TEST_F(CoordinatorActorTest, AWorkerThatBreaksTheProtocolEndsTheEpoch) {
   MakeServing();
   const auto [id, sink] = Submit(3, 100);
   DoStep(1, 1, id, 7, 11);  // a token of another position
-  EXPECT_THAT(std::string(sink->status.message()), HasSubstr("cannot go on in epoch-1: step-1: no token came"));
+  EXPECT_THAT(std::string(sink->status.message()),
+              HasSubstr("cannot go on in epoch-1: step-1: no token came"));
 }
 
 TEST_F(CoordinatorActorTest, AWorkerWithoutRoomForKvIsAClearError) {

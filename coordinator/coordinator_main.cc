@@ -119,8 +119,8 @@ absl::StatusOr<CoordinatorOptions> ActorOptions(const CoordinatorFlags& flags, c
   return options;
 }
 
-// The channel that workers connect to. Workers that share this state folder share its worker key and may join; others join
-// by keys/allowed/*.pub or --allow-worker-key.
+// The channel that workers connect to. Workers that share this state folder share its worker key
+// and may join; others join by keys/allowed/*.pub or --allow-worker-key.
 absl::StatusOr<std::unique_ptr<Channel>> OpenControl(const CoordinatorFlags& flags) {
   const std::string keys = flags.state_dir + "/keys";
   ZmqServerOptions options;

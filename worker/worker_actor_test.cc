@@ -253,7 +253,8 @@ TEST_F(WorkerActorTest, ShutdownFinishesWhatIsQueued) {
   EXPECT_TRUE(kit_.stopped()->ok());
 }
 
-// The other ranks may have left first: then the coordinator ends the epoch, and what was queued will never finish.
+// The other ranks may have left first: then the coordinator ends the epoch, and what was queued
+// will never finish.
 TEST_F(WorkerActorTest, AnAbortEndsAShutdownThatWaits) {
   MakeReady(1);
   DeliverStep(1, 1);

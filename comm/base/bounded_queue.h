@@ -1,5 +1,5 @@
-// A queue with a bound, for one lock-holding producer side and one consumer side. Push refuses when full: the caller
-// turns that into back-pressure, never into growth. Thread-safe.
+// A queue with a bound, for one lock-holding producer side and one consumer side. Push refuses when
+// full: the caller turns that into back-pressure, never into growth. Thread-safe.
 #pragma once
 
 #include <cstddef>

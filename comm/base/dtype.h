@@ -14,7 +14,8 @@ enum class Dtype : uint8_t { kF32 = 0, kF16 = 1, kBf16 = 2, kI32 = 3, kI64 = 4, 
 // Bytes of one element.
 size_t DtypeBytes(Dtype dtype);
 
-// "float32", "float16", "bfloat16", "int32", "int64", "uint8": the spelling of configs and messages.
+// "float32", "float16", "bfloat16", "int32", "int64", "uint8": the spelling of configs and
+// messages.
 absl::string_view DtypeName(Dtype dtype);
 
 // Accepts those spellings, "f32"/"f16"/"bf16", and the upper-case ones of safetensors ("BF16").

@@ -43,7 +43,9 @@ uint64_t Rng::Below(uint64_t bound) {
   return static_cast<uint64_t>((static_cast<unsigned __int128>(Next()) * bound) >> 64);
 }
 
-bool Rng::Chance(uint32_t numerator, uint32_t denominator) { return Below(denominator) < numerator; }
+bool Rng::Chance(uint32_t numerator, uint32_t denominator) {
+  return Below(denominator) < numerator;
+}
 
 double Rng::Uniform() { return static_cast<double>(Next() >> 11) * 0x1p-53; }
 

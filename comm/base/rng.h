@@ -1,5 +1,6 @@
-// A counter-based random generator (Philox 4x32-10, Salmon et al., SC'11): the n-th number of a stream is a function of
-// (seed, stream, n), so that a replayed request draws the same numbers wherever it continues. A value; any thread.
+// A counter-based random generator (Philox 4x32-10, Salmon et al., SC'11): the n-th number of a
+// stream is a function of (seed, stream, n), so that a replayed request draws the same numbers
+// wherever it continues. A value; any thread.
 #pragma once
 
 #include <array>

@@ -22,6 +22,7 @@ SignalWatch::SignalWatch(std::function<void(int count)> on_signal) {
   signal_fd_ = signalfd(-1, &set, SFD_CLOEXEC);
   stop_fd_ = eventfd(0, EFD_CLOEXEC);
   PCHECK(signal_fd_ >= 0 && stop_fd_ >= 0);
+  // tidy: allow(thread-home) signals need a thread that may lock
   thread_ = std::thread([this, on_signal = std::move(on_signal)] {
     for (int count = 1;;) {
       pollfd fds[] = {{signal_fd_, POLLIN, 0}, {stop_fd_, POLLIN, 0}};

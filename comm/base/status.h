@@ -1,8 +1,8 @@
 // Status macros, used in every module: they return early with the error of an expression.
 //
-// Errors follow STYLE: InvalidArgument for input from outside, Unavailable / DeadlineExceeded / ResourceExhausted for
-// the environment, CHECK (glog) for our own bugs. A message says what was attempted, with which ids, and what to do.
-// Thread-safe: no state.
+// Errors follow STYLE: InvalidArgument for input from outside, Unavailable / DeadlineExceeded /
+// ResourceExhausted for the environment, CHECK (glog) for our own bugs. A message says what was
+// attempted, with which ids, and what to do. Thread-safe: no state.
 #pragma once
 
 #include <utility>
@@ -26,11 +26,11 @@ inline absl::Status WithContext(const absl::Status& status, absl::string_view co
 #define CONCLAVE_CONCAT(a, b) CONCLAVE_CONCAT_INNER(a, b)
 
 // Returns from the calling function when `expr` (an absl::Status) is an error.
-#define RETURN_IF_ERROR(expr)                            \
-  do {                                                   \
-    if (absl::Status status_ = (expr); !status_.ok()) {  \
-      return status_;                                    \
-    }                                                    \
+#define RETURN_IF_ERROR(expr)                           \
+  do {                                                  \
+    if (absl::Status status_ = (expr); !status_.ok()) { \
+      return status_;                                   \
+    }                                                   \
   } while (false)
 
 // ASSIGN_OR_RETURN(auto x, F()): the value of an absl::StatusOr, or return its error.

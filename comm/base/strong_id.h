@@ -1,4 +1,5 @@
-// Strongly typed integers: a RequestId is never passed where an Epoch is wanted. Values; any thread may use them.
+// Strongly typed integers: a RequestId is never passed where an Epoch is wanted. Values; any thread
+// may use them.
 #pragma once
 
 #include <compare>
@@ -39,9 +40,9 @@ struct WorkerTag {
   static constexpr const char* kPrefix = "worker-";
 };
 
-using Epoch = StrongId<EpochTag>;          // version of the placement; 0 is "none yet"
-using StepId = StrongId<StepTag>;          // counts forward passes within an epoch, from 1
-using RequestId = StrongId<RequestTag>;    // one sequence: prompt and its continuation
-using WorkerId = StrongId<WorkerTag>;      // one worker process (its incarnation), random
+using Epoch = StrongId<EpochTag>;        // version of the placement; 0 is "none yet"
+using StepId = StrongId<StepTag>;        // counts forward passes within an epoch, from 1
+using RequestId = StrongId<RequestTag>;  // one sequence: prompt and its continuation
+using WorkerId = StrongId<WorkerTag>;    // one worker process (its incarnation), random
 
 }  // namespace conclave

@@ -1,6 +1,7 @@
-// ExpertMap: who holds which slice of which expert, for every MoE layer. Owners are stage ranks (DESIGN 4: experts are
-// spread over all dp * tp ranks of a stage). The map of a layer is a compressed row table, so that 100 layers of
-// 3,000 experts stay one allocation each. A value; any thread may read it.
+// ExpertMap: who holds which slice of which expert, for every MoE layer. Owners are stage ranks
+// (DESIGN 4: experts are spread over all dp * tp ranks of a stage). The map of a layer is a
+// compressed row table, so that 100 layers of 3,000 experts stay one allocation each. A value; any
+// thread may read it.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,8 @@ struct ExpertUnit {
 class LayerExperts {
  public:
   LayerExperts() = default;
-  // owners[expert * slices + slice] lists the stage ranks that hold a copy, ascending, at least one.
+  // owners[expert * slices + slice] lists the stage ranks that hold a copy, ascending, at least
+  // one.
   LayerExperts(int slices, const std::vector<std::vector<int32_t>>& owners);
 
   int slices() const { return slices_; }
@@ -30,7 +32,8 @@ class LayerExperts {
     const size_t i = static_cast<size_t>(unit.expert) * slices_ + unit.slice;
     return absl::MakeConstSpan(ranks_).subspan(first_[i], first_[i + 1] - first_[i]);
   }
-  // The units that `stage_rank` holds, in (expert, slice) order: their positions are the rank's slots.
+  // The units that `stage_rank` holds, in (expert, slice) order: their positions are the rank's
+  // slots.
   std::vector<ExpertUnit> UnitsOf(int stage_rank) const;
 
   bool operator==(const LayerExperts&) const = default;
@@ -38,7 +41,8 @@ class LayerExperts {
   // The tables themselves, for the codec.
   const std::vector<int32_t>& first() const { return first_; }
   const std::vector<int32_t>& ranks() const { return ranks_; }
-  static LayerExperts FromTables(int slices, std::vector<int32_t> first, std::vector<int32_t> ranks);
+  static LayerExperts FromTables(int slices, std::vector<int32_t> first,
+                                 std::vector<int32_t> ranks);
 
  private:
   int slices_ = 1;
@@ -47,7 +51,8 @@ class LayerExperts {
 };
 
 struct ExpertMap {
-  std::vector<LayerExperts> layers;  // one for each layer of the model; dense layers have no experts
+  std::vector<LayerExperts>
+      layers;  // one for each layer of the model; dense layers have no experts
 
   bool operator==(const ExpertMap&) const = default;
 };

@@ -1,5 +1,6 @@
-// ParallelPlan: one placement of one model on a set of workers, at one epoch. Computed by placement, journaled and
-// sent by the coordinator, obeyed by workers. A value; any thread may read it.
+// ParallelPlan: one placement of one model on a set of workers, at one epoch. Computed by
+// placement, journaled and sent by the coordinator, obeyed by workers. A value; any thread may read
+// it.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +23,9 @@ struct LayerRange {
 
 struct ParallelPlan {
   Epoch epoch;
-  ParallelSpec spec;                   // resolved
-  std::vector<WorkerId> workers;       // [spec.WorkerCount()] by rank
-  std::vector<LayerRange> stages;      // [spec.pp]
+  ParallelSpec spec;               // resolved
+  std::vector<WorkerId> workers;   // [spec.WorkerCount()] by rank
+  std::vector<LayerRange> stages;  // [spec.pp]
   ExpertMap experts;
   ExchangeKind exchange = ExchangeKind::kPcc;
 

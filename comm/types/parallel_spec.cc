@@ -21,8 +21,8 @@ absl::Status Refuse(const std::string& message) {
 // Width `size` called `what` must fall into `ways` equal parts made of whole reduction slices.
 absl::Status CheckDivides(int64_t size, int ways, const char* degree, const char* what) {
   if (ReductionDivides(size, ways)) return absl::OkStatus();
-  return Refuse(absl::StrFormat("%s=%d does not divide the model's %s of %d; use a %s that does", degree,
-                                ways, what, size, degree));
+  return Refuse(absl::StrFormat("%s=%d does not divide the model's %s of %d; use a %s that does",
+                                degree, ways, what, size, degree));
 }
 
 absl::Status CheckDense(const ParallelSpec& spec, const ModelShape& shape) {
@@ -75,8 +75,9 @@ absl::StatusOr<ParallelSpec> ParseParallelSpec(absl::string_view text) {
     const std::string key(absl::StripAsciiWhitespace(item.first));
     int value = 0;
     if (!absl::SimpleAtoi(item.second, &value) || value < 1 || value > kDegreeMax) {
-      return Refuse(absl::StrFormat("'%s' is not KEY=N with N from 1 to %d; write for example tp=2,dp=2",
-                                    std::string(part), kDegreeMax));
+      return Refuse(
+          absl::StrFormat("'%s' is not KEY=N with N from 1 to %d; write for example tp=2,dp=2",
+                          std::string(part), kDegreeMax));
     }
     int* field = key == "tp"       ? &spec.tp
                  : key == "dp"     ? &spec.dp

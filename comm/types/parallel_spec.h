@@ -1,6 +1,6 @@
-// ParallelSpec: the degrees of parallelism a user asks for, and the grid of ranks they make (DESIGN 4).
-// A replica has tp * dp * pp workers. Rank = (pp * dp_size + dp) * tp_size + tp: the ranks of a stage are neighbours, and
-// within it the tp ranks of one dp group. A value; any thread may use it.
+// ParallelSpec: the degrees of parallelism a user asks for, and the grid of ranks they make (DESIGN
+// 4). A replica has tp * dp * pp workers. Rank = (pp * dp_size + dp) * tp_size + tp: the ranks of a
+// stage are neighbours, and within it the tp ranks of one dp group. A value; any thread may use it.
 #pragma once
 
 #include <ostream>
@@ -25,7 +25,8 @@ struct ParallelSpec {
   int dp = 1;
   int pp = 1;
   int slices = 1;  // pieces each expert is cut into
-  int ep = 0;      // groups the experts of a stage are spread over: tp * dp / slices; 0 in a dense model
+  int ep =
+      0;  // groups the experts of a stage are spread over: tp * dp / slices; 0 in a dense model
 
   bool operator==(const ParallelSpec&) const = default;
 
@@ -34,9 +35,7 @@ struct ParallelSpec {
   int RankOf(GridPosition p) const { return (p.pp * dp + p.dp) * tp + p.tp; }
   // Rank within the stage, 0..StageSize(): dp * tp_size + tp.
   int StageRankOf(GridPosition p) const { return p.dp * tp + p.tp; }
-  GridPosition PositionOf(int rank) const {
-    return {rank / (tp * dp), rank / tp % dp, rank % tp};
-  }
+  GridPosition PositionOf(int rank) const { return {rank / (tp * dp), rank / tp % dp, rank % tp}; }
   // "tp=2,dp=2,pp=1,ep=4,slices=1".
   std::string ToString() const;
 };
@@ -45,15 +44,17 @@ inline std::ostream& operator<<(std::ostream& out, const ParallelSpec& spec) {
   return out << spec.ToString();
 }
 
-// Parses "tp=T,dp=D,pp=P[,ep=E][,slices=S]"; every key is optional and defaults to 1 (ep: derived by Resolve).
-// InvalidArgument names the key, the value and the remedy.
+// Parses "tp=T,dp=D,pp=P[,ep=E][,slices=S]"; every key is optional and defaults to 1 (ep: derived
+// by Resolve). InvalidArgument names the key, the value and the remedy.
 absl::StatusOr<ParallelSpec> ParseParallelSpec(absl::string_view text);
 
-// Checks `spec` against `shape` and fills in ep: divisibility of heads, widths and layers, tp in {1, 2, 4, 8}, no rank
-// without work. In a dense model ep does not apply: it is set to 0, and callers that asked for it say so (EpNote).
+// Checks `spec` against `shape` and fills in ep: divisibility of heads, widths and layers, tp in
+// {1, 2, 4, 8}, no rank without work. In a dense model ep does not apply: it is set to 0, and
+// callers that asked for it say so (EpNote).
 absl::StatusOr<ParallelSpec> ResolveParallelSpec(ParallelSpec spec, const ModelShape& shape);
 
-// "ep=2 does not apply: llama is a dense model without experts" when `asked` names an ep for a dense model; else empty.
+// "ep=2 does not apply: llama is a dense model without experts" when `asked` names an ep for a
+// dense model; else empty.
 std::string EpNote(const ParallelSpec& asked, const ModelShape& shape);
 
 }  // namespace conclave

@@ -1,5 +1,6 @@
-// The vocabulary of the control plane (DESIGN 1): decisions flow down, facts flow up. Each message is a plain struct; Message is
-// their sum; Envelope carries one with its epoch and sender. Values; any thread may use them.
+// The vocabulary of the control plane (DESIGN 1): decisions flow down, facts flow up. Each message
+// is a plain struct; Message is their sum; Envelope carries one with its epoch and sender. Values;
+// any thread may use them.
 #pragma once
 
 #include <cstdint>
@@ -21,32 +22,33 @@ namespace conclave {
 
 // First message of a worker, repeated until it is assigned: here I am, this is what I have.
 struct Hello {
-  std::string name;            // unique in the cluster; the channel peer id
-  std::string node;            // host name
-  std::string device;          // "cpu", "cuda:0"
-  int64_t memory_bytes = 0;    // budget for weights and KV
+  std::string name;          // unique in the cluster; the channel peer id
+  std::string node;          // host name
+  std::string device;        // "cpu", "cuda:0"
+  int64_t memory_bytes = 0;  // budget for weights and KV
   int32_t threads = 0;
-  int64_t process = 0;         // pid, for operators
+  int64_t process = 0;  // pid, for operators
   std::string version;
   bool operator==(const Hello&) const = default;
 };
 
-// Every 100 ms. `progress` grows whenever the engine does; it stands still in a hung device or collective.
+// Every 100 ms. `progress` grows whenever the engine does; it stands still in a hung device or
+// collective.
 struct Heartbeat {
   uint64_t progress = 0;
-  StepId last_step;            // last step finished in this epoch
+  StepId last_step;  // last step finished in this epoch
   int32_t steps_queued = 0;
   bool operator==(const Heartbeat&) const = default;
 };
 
 // The slices of an assignment are loaded, the fabric endpoint exists.
 struct Prepared {
-  std::string fabric_address;       // opaque; peers connect with it at Commit
-  int64_t weight_bytes = 0;         // held in memory
+  std::string fabric_address;  // opaque; peers connect with it at Commit
+  int64_t weight_bytes = 0;    // held in memory
   int64_t checkpoint_bytes_read = 0;
   int64_t checkpoint_bytes_share = 0;  // what its slices amount to by the plan
   int64_t load_us = 0;
-  int32_t kv_pages = 0;             // pages the memory budget allows
+  int32_t kv_pages = 0;  // pages the memory budget allows
   bool operator==(const Prepared&) const = default;
 };
 
@@ -60,21 +62,22 @@ struct StepDone {
   bool operator==(const StepDone&) const = default;
 };
 
-// Logits of neighbouring positions of one request; sent before the StepDone of its step, split into frames.
+// Logits of neighbouring positions of one request; sent before the StepDone of its step, split into
+// frames.
 struct Logits {
   StepId step;
   RequestId request;
   int32_t position = 0;
   int32_t vocab = 0;
-  std::vector<float> values;   // [positions, vocab]
+  std::vector<float> values;  // [positions, vocab]
   bool operator==(const Logits&) const = default;
 };
 
 // Something failed; the worker lives. The epoch of the envelope says of which placement.
 struct Fault {
-  StepId step;                 // 0 when not in a step
-  int32_t code = 0;            // absl::StatusCode
-  std::string message;         // who, what, which ids, what to do
+  StepId step;          // 0 when not in a step
+  int32_t code = 0;     // absl::StatusCode
+  std::string message;  // who, what, which ids, what to do
   bool operator==(const Fault&) const = default;
 };
 
@@ -88,17 +91,17 @@ struct Goodbye {
 
 // Where weights come from.
 struct ModelSource {
-  std::string path;            // folder of safetensors; ignored for dummy weights
-  bool dummy = false;          // random weights of the shape (--load-format dummy)
+  std::string path;    // folder of safetensors; ignored for dummy weights
+  bool dummy = false;  // random weights of the shape (--load-format dummy)
   uint64_t dummy_seed = 0;
   bool operator==(const ModelSource&) const = default;
 };
 
 struct CacheOptions {
   int32_t page_tokens = 16;
-  Dtype dtype = Dtype::kF32;   // --kv-cache-dtype
-  int64_t memory_bytes = 0;    // 0: what the worker's budget leaves
-  int32_t pages_max = 0;       // 0: no other bound
+  Dtype dtype = Dtype::kF32;  // --kv-cache-dtype
+  int64_t memory_bytes = 0;   // 0: what the worker's budget leaves
+  int32_t pages_max = 0;      // 0: no other bound
   bool operator==(const CacheOptions&) const = default;
 };
 
@@ -124,7 +127,8 @@ struct Step {
   bool operator==(const Step&) const = default;
 };
 
-// Abandon the epoch of the envelope: cancel steps, tear the fabric down, keep weights, wait for Assign.
+// Abandon the epoch of the envelope: cancel steps, tear the fabric down, keep weights, wait for
+// Assign.
 struct Abort {
   std::string reason;
   bool operator==(const Abort&) const = default;
@@ -136,8 +140,9 @@ struct Shutdown {
   bool operator==(const Shutdown&) const = default;
 };
 
-using Message = std::variant<Hello, Heartbeat, Prepared, Ready, StepDone, Logits, Fault, Goodbye,  //
-                             Assign, Commit, Step, Abort, Shutdown>;
+using Message =
+    std::variant<Hello, Heartbeat, Prepared, Ready, StepDone, Logits, Fault, Goodbye,  //
+                 Assign, Commit, Step, Abort, Shutdown>;
 
 // "Hello", "StepDone": the name of the alternative held.
 const char* MessageName(const Message& message);

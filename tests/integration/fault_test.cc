@@ -1,4 +1,5 @@
-// What real processes do when things break: workers killed or stopped in mid-stream, signals, clients that leave.
+// What real processes do when things break: workers killed or stopped in mid-stream, signals,
+// clients that leave.
 
 #include <signal.h>
 
@@ -24,7 +25,8 @@ using testing::HasSubstr;
 
 constexpr absl::Duration kDetection = absl::Milliseconds(1500);
 
-// A long greedy stream that runs `at_token` once, on the stream's thread, when its third token has come.
+// A long greedy stream that runs `at_token` once, on the stream's thread, when its third token has
+// come.
 absl::StatusOr<Completion> StreamWith(const HttpClient& client, int tokens,
                                       const std::function<void()>& at_token) {
   CompletionOptions options;
@@ -58,11 +60,10 @@ boost::json::object AdminStatus(const LocalCluster& cluster) {
 void ExpectErrorNamesWorker(int signal) {
   const auto cluster = StartCluster("tp=2,dp=2");
   absl::Time fault;
-  const absl::StatusOr<Completion> completion =
-      StreamWith(cluster->Client(false), 1500, [&] {
-        fault = absl::Now();
-        cluster->worker(1).Signal(signal);
-      });
+  const absl::StatusOr<Completion> completion = StreamWith(cluster->Client(false), 1500, [&] {
+    fault = absl::Now();
+    cluster->worker(1).Signal(signal);
+  });
   const absl::Duration took = absl::Now() - fault;
   ASSERT_FALSE(completion.ok()) << "the text ended although a worker was lost";
   EXPECT_THAT(std::string(completion.status().message()), HasSubstr("w1"));
@@ -73,7 +74,8 @@ void ExpectErrorNamesWorker(int signal) {
   EXPECT_EQ(health->code, 503);
   if (signal == SIGSTOP) {
     cluster->worker(1).Signal(SIGCONT);
-    EXPECT_TRUE(AwaitHealth(*cluster, [](int code) { return code == 200; }, absl::Seconds(10)))
+    EXPECT_TRUE(AwaitHealth(
+        *cluster, [](int code) { return code == 200; }, absl::Seconds(10)))
         << "the cluster did not take the returned worker back";
     EXPECT_TRUE(StreamWith(cluster->Client(false), 8, [] {}).ok());
   }
@@ -85,8 +87,8 @@ TEST(FaultTest, StoppedWorkerInMidStreamIsNamedAndComesBack) { ExpectErrorNamesW
 
 TEST(FaultTest, SigtermDrains) {
   const auto cluster = StartCluster("tp=2,dp=2");
-  const absl::StatusOr<Completion> completion = StreamWith(
-      cluster->Client(false), 200, [&] { cluster->coordinator().Signal(SIGTERM); });
+  const absl::StatusOr<Completion> completion =
+      StreamWith(cluster->Client(false), 200, [&] { cluster->coordinator().Signal(SIGTERM); });
   ASSERT_TRUE(completion.ok()) << completion.status().message();
   EXPECT_EQ(completion->token_ids.size(), 200u);
   const absl::Status stopped = cluster->Stop();

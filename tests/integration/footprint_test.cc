@@ -21,7 +21,8 @@ namespace fs = std::filesystem;
 std::set<std::string> Names(const std::string& folder) {
   std::set<std::string> names;
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error)) names.insert(entry.path().filename());
+  for (const auto& entry : fs::directory_iterator(folder, error))
+    names.insert(entry.path().filename());
   return names;
 }
 

@@ -1,4 +1,5 @@
-// Many streams at once on four workers: each gets its own whole text; the coordinator stays light; an idle cluster sleeps.
+// Many streams at once on four workers: each gets its own whole text; the coordinator stays light;
+// an idle cluster sleeps.
 
 #include <unistd.h>
 
@@ -44,9 +45,8 @@ TEST(LoadTest, SixtyFourStreamsAreWholeAndTheCoordinatorIsLight) {
   const double cpu_begin = CpuSeconds(cluster->coordinator().pid());
   std::vector<std::future<std::vector<int32_t>>> streams;
   for (int i = 0; i < kStreams; ++i) {
-    streams.push_back(std::async(std::launch::async, [&, i] {
-      return Greedy(client, references[i % 4].prompt, kTokens);
-    }));
+    streams.push_back(std::async(
+        std::launch::async, [&, i] { return Greedy(client, references[i % 4].prompt, kTokens); }));
   }
   for (int i = 0; i < kStreams; ++i) {
     const std::vector<int32_t>& expected = references[i % 4].greedy;
@@ -66,8 +66,9 @@ TEST(LoadTest, AnIdleClusterUsesAlmostNoProcessor) {
   Greedy(cluster->Client(false), {5, 6, 7}, 4);
   const double cpu_begin = ClusterCpuSeconds(*cluster);
   const absl::Time begin = absl::Now();
-  absl::SleepFor(absl::Seconds(5));  // what is measured is the passing of time itself
-  const double share = (ClusterCpuSeconds(*cluster) - cpu_begin) / absl::ToDoubleSeconds(absl::Now() - begin);
+  absl::SleepFor(absl::Seconds(5));  // tidy: allow(sleep) time itself is what is measured
+  const double share =
+      (ClusterCpuSeconds(*cluster) - cpu_begin) / absl::ToDoubleSeconds(absl::Now() - begin);
   std::cout << "idle: " << 100 * share << " % of a core in total\n";
   EXPECT_LT(share, 0.02);
   EXPECT_TRUE(cluster->Stop().ok());

@@ -1,7 +1,7 @@
 // The same text and the same logits, bit for bit, whatever the placement: real processes over UCX.
 
 #include <future>
-#include <map>
+#include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -13,7 +13,8 @@ namespace {
 
 constexpr int kGreedyTokens = 64;
 
-// Every grid of at most 8 workers with tp, dp in {1, 2, 4}, and those with experts in two slices, and pipelines.
+// Every grid of at most 8 workers with tp, dp in {1, 2, 4}, and those with experts in two slices,
+// and pipelines.
 std::vector<std::string> Grids() {
   std::vector<std::string> grids;
   for (const int tp : {1, 2, 4}) {
@@ -30,24 +31,24 @@ std::vector<std::string> Grids() {
 class PlacementTest : public testing::TestWithParam<std::string> {
  protected:
   static void SetUpTestSuite() {
-    references_ = new std::vector<DemoReference>(DemoReferences());
+    references_ = std::make_unique<std::vector<DemoReference>>(DemoReferences());
     const auto cluster = StartCluster("tp=1");
-    logits_ = new std::vector<std::string>();
+    logits_ = std::make_unique<std::vector<std::string>>();
     for (const DemoReference& reference : *references_) {
       logits_->push_back(LogitsBytes(*cluster, {reference.prompt}));
     }
     EXPECT_TRUE(cluster->Stop().ok());
   }
   static void TearDownTestSuite() {
-    delete references_;
-    delete logits_;
+    references_.reset();
+    logits_.reset();
   }
-  static std::vector<DemoReference>* references_;
-  static std::vector<std::string>* logits_;
+  static std::unique_ptr<std::vector<DemoReference>> references_;
+  static std::unique_ptr<std::vector<std::string>> logits_;
 };
 
-std::vector<DemoReference>* PlacementTest::references_ = nullptr;
-std::vector<std::string>* PlacementTest::logits_ = nullptr;
+std::unique_ptr<std::vector<DemoReference>> PlacementTest::references_;
+std::unique_ptr<std::vector<std::string>> PlacementTest::logits_;
 
 TEST_P(PlacementTest, SameTextAndLogits) {
   const auto cluster = StartCluster(GetParam());
@@ -76,7 +77,8 @@ INSTANTIATE_TEST_SUITE_P(AllGrids, PlacementTest, testing::ValuesIn(Grids()),
                            return name;
                          });
 
-// .npy bytes of n rows of logits: the header, then the rows; the rows of one prompt are cut out of a batch.
+// .npy bytes of n rows of logits: the header, then the rows; the rows of one prompt are cut out of
+// a batch.
 std::string RowsOf(const std::string& npy, size_t index, size_t count) {
   const size_t header = 10 + static_cast<uint8_t>(npy[8]) + 256 * static_cast<uint8_t>(npy[9]);
   const size_t bytes = (npy.size() - header) / count;

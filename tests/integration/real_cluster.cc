@@ -63,7 +63,8 @@ std::unique_ptr<LocalCluster> StartCluster(const std::string& parallel, ModelOpt
   return *std::move(cluster);
 }
 
-std::vector<int32_t> Greedy(const HttpClient& client, const std::vector<int32_t>& prompt, int tokens) {
+std::vector<int32_t> Greedy(const HttpClient& client, const std::vector<int32_t>& prompt,
+                            int tokens) {
   CompletionOptions options;
   options.token_ids = prompt;
   options.tokens_max = tokens;
@@ -77,7 +78,8 @@ std::vector<int32_t> Greedy(const HttpClient& client, const std::vector<int32_t>
 std::string LogitsBytes(const LocalCluster& cluster,
                         const std::vector<std::vector<int32_t>>& prompts) {
   boost::json::array rows;
-  for (const auto& prompt : prompts) rows.emplace_back(boost::json::array(prompt.begin(), prompt.end()));
+  for (const auto& prompt : prompts)
+    rows.emplace_back(boost::json::array(prompt.begin(), prompt.end()));
   const absl::StatusOr<HttpResponse> response = cluster.Client(true).Post(
       "/admin/logits", boost::json::serialize(boost::json::object{{"input_ids", rows}}));
   EXPECT_TRUE(response.ok()) << response.status().message();

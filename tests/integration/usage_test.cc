@@ -1,5 +1,5 @@
-// Bad input to the real program: every refusal names what is wrong and what to do, with exit code 2 for usage and 1 for failure,
-// and nothing hangs.
+// Bad input to the real program: every refusal names what is wrong and what to do, with exit code 2
+// for usage and 1 for failure, and nothing hangs.
 
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -154,8 +154,8 @@ TEST(UsageTest, AnOccupiedPortIsNamed) {
   ASSERT_EQ(getsockname(taken, reinterpret_cast<sockaddr*>(&address), &size), 0);
   const std::string port = absl::StrCat(ntohs(address.sin_port));
   const std::string state = absl::StrCat("--state-dir=", TempPath("state"));
-  Outcome outcome = RunConclave({"coordinator", "--model", GoldenPath("llama"), state, "--port", port,
-                                 "--control", "tcp://127.0.0.1:*"});
+  Outcome outcome = RunConclave({"coordinator", "--model", GoldenPath("llama"), state, "--port",
+                                 port, "--control", "tcp://127.0.0.1:*"});
   EXPECT_EQ(outcome.end, "exit 1") << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr(port));
   outcome = RunConclave({"coordinator", "--model", GoldenPath("llama"), state, "--port", "0",
@@ -165,12 +165,13 @@ TEST(UsageTest, AnOccupiedPortIsNamed) {
   close(taken);
 }
 
-// A worker with the key of another coordinator, and one whose own key is not on the list, are refused and say so.
+// A worker with the key of another coordinator, and one whose own key is not on the list, are
+// refused and say so.
 TEST(UsageTest, WrongKeysAreRefused) {
   const auto cluster = StartCluster("tp=1");
   const auto other = StartCluster("tp=1");
-  Outcome outcome = RunConclave({"worker", "--coordinator", cluster->control(), "--name", "intruder",
-                                 "--state-dir", other->state_dir()});
+  Outcome outcome = RunConclave({"worker", "--coordinator", cluster->control(), "--name",
+                                 "intruder", "--state-dir", other->state_dir()});
   EXPECT_EQ(outcome.end, "exit 1") << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr("key"));
   EXPECT_EQ(cluster->Client(false).Get("/health")->code, 200);

@@ -25,7 +25,7 @@ struct Report {
   double decode_p50_ms = 0;
   double decode_p99_ms = 0;
   double decode_tokens_per_s = 0;
-  double bytes_per_step = 0;         // weights read by all ranks in a decode step, median
+  double bytes_per_step = 0;  // weights read by all ranks in a decode step, median
   double gigabytes_per_s = 0;
   double memory_gigabytes_per_s = 0;  // measured read bandwidth of the machine
   double peak_memory_gb = 0;
@@ -49,7 +49,8 @@ std::vector<TestRequest> RandomRequests(const BenchLatencyOptions& options, int 
   return requests;
 }
 
-// Steps that took a prompt's last token or an earlier one come first; a step lasts as long as its slowest rank.
+// Steps that took a prompt's last token or an earlier one come first; a step lasts as long as its
+// slowest rank.
 Report Summarize(const BenchLatencyOptions& options, const TestRun& run) {
   const size_t decode_steps = std::max(0, options.output_tokens - 1);
   const size_t prefill_steps = run.steps.size() - std::min(run.steps.size(), decode_steps);
@@ -107,10 +108,10 @@ void PrintJson(const BenchLatencyOptions& options, const ResolvedModel& model, c
 }
 
 void PrintTable(const BenchLatencyOptions& options, const ResolvedModel& model, const Report& r) {
-  std::cout << absl::StrFormat(
-      "%s, %s, %s weights, batch %d, %d tokens in, %d out\n", options.model.model,
-      model.spec.ToString(), model.dummy ? "random" : "checkpoint", options.batch,
-      options.input_tokens, options.output_tokens);
+  std::cout << absl::StrFormat("%s, %s, %s weights, batch %d, %d tokens in, %d out\n",
+                               options.model.model, model.spec.ToString(),
+                               model.dummy ? "random" : "checkpoint", options.batch,
+                               options.input_tokens, options.output_tokens);
   std::cout << absl::StrFormat("  prefill       %10.1f ms   %10.1f tokens/s\n", r.prefill_ms,
                                r.prefill_tokens_per_s);
   std::cout << absl::StrFormat("  decode p50    %10.2f ms   %10.2f tokens/s\n", r.decode_p50_ms,
@@ -118,9 +119,9 @@ void PrintTable(const BenchLatencyOptions& options, const ResolvedModel& model, 
   std::cout << absl::StrFormat("  decode p99    %10.2f ms\n", r.decode_p99_ms);
   std::cout << absl::StrFormat("  weights read  %10.3f GB a decode step, %.1f GB/s\n",
                                r.bytes_per_step / 1e9, r.gigabytes_per_s);
-  std::cout << absl::StrFormat("  memory        %10.1f GB/s measured; decode runs at %.0f %% of it\n",
-                               r.memory_gigabytes_per_s,
-                               100 * r.gigabytes_per_s / r.memory_gigabytes_per_s);
+  std::cout << absl::StrFormat(
+      "  memory        %10.1f GB/s measured; decode runs at %.0f %% of it\n",
+      r.memory_gigabytes_per_s, 100 * r.gigabytes_per_s / r.memory_gigabytes_per_s);
   std::cout << absl::StrFormat("  peak memory   %10.2f GB\n", r.peak_memory_gb);
 }
 
@@ -142,16 +143,16 @@ absl::StatusOr<TestClusterOptions> ClusterOptions(const BenchLatencyOptions& opt
   const int pages = (context + cluster.cache.page_tokens - 1) / cluster.cache.page_tokens;
   const int sequences = (options.batch + model.spec.dp - 1) / model.spec.dp;
   cluster.cache.pages_max = pages * sequences;
-  cluster.threads = options.model.threads > 0
-                        ? options.model.threads
-                        : std::max(1, MachineProcessors() / model.workers);
+  cluster.threads = options.model.threads > 0 ? options.model.threads
+                                              : std::max(1, MachineProcessors() / model.workers);
   cluster.timeout = absl::Minutes(30);
   return cluster;
 }
 
 }  // namespace
 
-absl::Status RunBenchLatency(const BenchLatencyOptions& options, const std::atomic<bool>& cancelled) {
+absl::Status RunBenchLatency(const BenchLatencyOptions& options,
+                             const std::atomic<bool>& cancelled) {
   ASSIGN_OR_RETURN(const ResolvedModel model, ResolveModel(options.model));
   ASSIGN_OR_RETURN(const TestClusterOptions cluster_options, ClusterOptions(options, model));
   const double bandwidth = MeasureReadBandwidth(MachineProcessors(), kBandwidthProbeBytes);

@@ -1,5 +1,6 @@
-// The verbs of the client, one function each in a file of its name. The command line fills the options; a Status says how it went:
-// InvalidArgument is a usage error (exit 2), anything else a failure (exit 1), Cancelled an interrupt (exit 130).
+// The verbs of the client, one function each in a file of its name. The command line fills the
+// options; a Status says how it went: InvalidArgument is a usage error (exit 2), anything else a
+// failure (exit 1), Cancelled an interrupt (exit 130).
 #pragma once
 
 #include <atomic>
@@ -16,8 +17,8 @@ namespace conclave {
 
 // Where a running coordinator is, for verbs that talk to one.
 struct ServerOptions {
-  std::string url;              // empty: a throw-away local cluster, where the verb allows it
-  std::string admin_token;      // empty: the one in the state folder
+  std::string url;          // empty: a throw-away local cluster, where the verb allows it
+  std::string admin_token;  // empty: the one in the state folder
   std::string state_dir;
 };
 
@@ -71,6 +72,7 @@ struct BenchLatencyOptions {
   int warmup_steps = 2;
   bool json = false;
 };
-absl::Status RunBenchLatency(const BenchLatencyOptions& options, const std::atomic<bool>& cancelled);
+absl::Status RunBenchLatency(const BenchLatencyOptions& options,
+                             const std::atomic<bool>& cancelled);
 
 }  // namespace conclave

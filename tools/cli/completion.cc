@@ -38,17 +38,20 @@ absl::Status AddEvent(const json::object& event, Completion& completion,
   if (const json::value* error = event.if_contains("error")) {
     return absl::UnavailableError(error->as_object().at("message").as_string().c_str());
   }
-  if (const json::value* usage = event.if_contains("usage"); usage != nullptr && usage->is_object()) {
+  if (const json::value* usage = event.if_contains("usage");
+      usage != nullptr && usage->is_object()) {
     completion.prompt_tokens = usage->as_object().at("prompt_tokens").to_number<int>();
   }
   for (const json::value& value : event.at("choices").as_array()) {
     const json::object& choice = value.as_object();
-    if (const json::value* ids = choice.if_contains("token_ids"); ids != nullptr && ids->is_array()) {
+    if (const json::value* ids = choice.if_contains("token_ids");
+        ids != nullptr && ids->is_array()) {
       for (const json::value& id : ids->as_array()) {
         completion.token_ids.push_back(id.to_number<int32_t>());
       }
     }
-    if (const json::value* text = choice.if_contains("text"); text != nullptr && text->is_string()) {
+    if (const json::value* text = choice.if_contains("text");
+        text != nullptr && text->is_string()) {
       const absl::string_view piece(text->as_string().data(), text->as_string().size());
       absl::StrAppend(&completion.text, piece);
       if (!piece.empty()) on_text(piece);
@@ -80,8 +83,8 @@ absl::StatusOr<Completion> Complete(const HttpClient& client, const CompletionOp
     try {
       failure = AddEvent(event.as_object(), completion, on_text);
     } catch (const std::exception& e) {
-      failure = absl::InternalError(
-          absl::StrCat("the coordinator's event '", data.substr(0, 200), "' lacks a field: ", e.what()));
+      failure = absl::InternalError(absl::StrCat("the coordinator's event '", data.substr(0, 200),
+                                                 "' lacks a field: ", e.what()));
     }
     if (completion.first_token_s == 0 && !completion.token_ids.empty()) {
       completion.first_token_s = absl::ToDoubleSeconds(absl::Now() - begin);

@@ -1,4 +1,5 @@
-// One completion over HTTP, as every verb that generates text asks for it. Pure conversions and one blocking call.
+// One completion over HTTP, as every verb that generates text asks for it. Pure conversions and one
+// blocking call.
 #pragma once
 
 #include <cstdint>
@@ -13,14 +14,14 @@
 namespace conclave {
 
 struct CompletionOptions {
-  std::string prompt;               // text, or
-  std::vector<int32_t> token_ids;   // token ids when not empty
+  std::string prompt;              // text, or
+  std::vector<int32_t> token_ids;  // token ids when not empty
   int tokens_max = 128;
   double temperature = 1.0;
   double top_p = 1.0;
   int top_k = 0;
   double min_p = 0.0;
-  int64_t seed = -1;                // below 0: the server chooses
+  int64_t seed = -1;  // below 0: the server chooses
   std::vector<std::string> stop;
   bool ignore_eos = false;
 };
@@ -30,7 +31,7 @@ struct Completion {
   std::vector<int32_t> token_ids;
   std::string finish_reason;
   int prompt_tokens = 0;
-  double first_token_s = 0;         // from the request to its first token
+  double first_token_s = 0;  // from the request to its first token
   double total_s = 0;
 };
 

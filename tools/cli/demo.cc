@@ -14,7 +14,8 @@
 namespace conclave {
 namespace {
 
-// The demo checkpoint beside the program: in an installation, in Bazel's runfiles, in the source tree.
+// The demo checkpoint beside the program: in an installation, in Bazel's runfiles, in the source
+// tree.
 absl::StatusOr<std::string> FindDemoModel() {
   ASSIGN_OR_RETURN(const std::string program, ProgramPath());
   const std::string folder = std::filesystem::path(program).parent_path();
@@ -36,14 +37,13 @@ absl::Status GenerateLive(const LocalCluster& cluster, const DemoOptions& option
   completion.temperature = 0;
   std::cout << "\n> " << prompt << std::flush;
   ASSIGN_OR_RETURN(const Completion result,
-                   Complete(cluster.Client(false), completion, [](absl::string_view piece) {
-                     std::cout << piece << std::flush;
-                   }));
+                   Complete(cluster.Client(false), completion,
+                            [](absl::string_view piece) { std::cout << piece << std::flush; }));
   const double decode_s = result.total_s - result.first_token_s;
   const double tokens = static_cast<double>(result.token_ids.size());
-  std::cout << absl::StrFormat(
-                   "\n  [%d tokens, first after %.0f ms, then %.0f tokens/s]", result.token_ids.size(),
-                   result.first_token_s * 1e3, decode_s > 0 ? (tokens - 1) / decode_s : 0)
+  std::cout << absl::StrFormat("\n  [%d tokens, first after %.0f ms, then %.0f tokens/s]",
+                               result.token_ids.size(), result.first_token_s * 1e3,
+                               decode_s > 0 ? (tokens - 1) / decode_s : 0)
             << std::endl;
   return absl::OkStatus();
 }

@@ -19,10 +19,11 @@ namespace {
 
 constexpr size_t kConcurrentMax = 64;
 
-// All prompts at once (the server batches them), at most kConcurrentMax in flight; results in order.
-absl::StatusOr<std::vector<Completion>> CompleteAll(const HttpClient& client,
-                                                    const std::vector<CompletionOptions>& prompts,
-                                                    const std::function<void(absl::string_view)>& on_text) {
+// All prompts at once (the server batches them), at most kConcurrentMax in flight; results in
+// order.
+absl::StatusOr<std::vector<Completion>> CompleteAll(
+    const HttpClient& client, const std::vector<CompletionOptions>& prompts,
+    const std::function<void(absl::string_view)>& on_text) {
   std::vector<Completion> completions;
   for (size_t begin = 0; begin < prompts.size(); begin += kConcurrentMax) {
     const size_t end = std::min(prompts.size(), begin + kConcurrentMax);
@@ -97,8 +98,9 @@ absl::StatusOr<std::vector<CompletionOptions>> Prompts(const GenerateOptions& op
 
 absl::Status RunGenerate(const GenerateOptions& options, const std::atomic<bool>& cancelled) {
   ASSIGN_OR_RETURN(const std::vector<CompletionOptions> prompts, Prompts(options));
-  ASSIGN_OR_RETURN(std::unique_ptr<Server> server,
-                   Server::Open(options.server, options.model, !options.prompts.empty(), cancelled));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<Server> server,
+      Server::Open(options.server, options.model, !options.prompts.empty(), cancelled));
   const bool live = !options.json && options.tokens_path.empty() && prompts.size() == 1;
   if (live) std::cout << options.prompts[0] << std::flush;
   const auto on_text = [live](absl::string_view piece) {

@@ -93,8 +93,8 @@ absl::StatusOr<int> Perform(const Transfer& transfer, Receiver& receiver) {
   curl_slist* list = curl_slist_append(nullptr, "Content-Type: application/json");
   list = curl_slist_append(list, "Expect:");
   if (!transfer.options.bearer.empty()) {
-    list = curl_slist_append(list,
-                             absl::StrCat("Authorization: Bearer ", transfer.options.bearer).c_str());
+    list = curl_slist_append(
+        list, absl::StrCat("Authorization: Bearer ", transfer.options.bearer).c_str());
   }
   std::unique_ptr<curl_slist, CurlDeleter> headers(list);
   curl_easy_setopt(curl, CURLOPT_URL, transfer.url.c_str());
@@ -175,17 +175,16 @@ absl::StatusOr<HttpResponse> HttpClient::Post(absl::string_view path,
   return HttpResponse{code, std::move(receiver.body)};
 }
 
-absl::Status HttpClient::PostStream(
-    absl::string_view path, absl::string_view json,
-    const std::function<void(absl::string_view)>& on_event) const {
+absl::Status HttpClient::PostStream(absl::string_view path, absl::string_view json,
+                                    const std::function<void(absl::string_view)>& on_event) const {
   Receiver receiver;
   receiver.on_event = &on_event;
   ASSIGN_OR_RETURN(const int code,
                    Perform({options_, absl::StrCat(options_.base_url, path), &json}, receiver));
   if (code != 200) return StatusFromHttp({code, receiver.body}, path);
   if (!receiver.done) {
-    return absl::UnavailableError(absl::StrCat("the stream of ", path, " ended early: ",
-                                               "the coordinator stopped or cut the connection"));
+    return absl::UnavailableError(absl::StrCat(
+        "the stream of ", path, " ended early: ", "the coordinator stopped or cut the connection"));
   }
   return absl::OkStatus();
 }

@@ -1,5 +1,5 @@
-// HttpClient: the client side of a coordinator's HTTP, over libcurl: whole answers, and server-sent events as they come. Errors
-// carry the server's message. One thread at a time.
+// HttpClient: the client side of a coordinator's HTTP, over libcurl: whole answers, and server-sent
+// events as they come. Errors carry the server's message. One thread at a time.
 #pragma once
 
 #include <atomic>
@@ -34,8 +34,8 @@ class HttpClient {
   absl::StatusOr<HttpResponse> Get(absl::string_view path) const;
   absl::StatusOr<HttpResponse> Post(absl::string_view path, absl::string_view json) const;
 
-  // Posts and calls `on_event` with the data of each server-sent event up to "[DONE]". An HTTP error code becomes a Status with
-  // the server's message.
+  // Posts and calls `on_event` with the data of each server-sent event up to "[DONE]". An HTTP
+  // error code becomes a Status with the server's message.
   absl::Status PostStream(absl::string_view path, absl::string_view json,
                           const std::function<void(absl::string_view)>& on_event) const;
 
@@ -43,8 +43,8 @@ class HttpClient {
   Options options_;
 };
 
-// The Status of an answer that is not 200: InvalidArgument for 400 and 413, Unavailable for 503, and so on, with the
-// message of its OpenAI-style error object.
+// The Status of an answer that is not 200: InvalidArgument for 400 and 413, Unavailable for 503,
+// and so on, with the message of its OpenAI-style error object.
 absl::Status StatusFromHttp(const HttpResponse& response, absl::string_view what);
 
 }  // namespace conclave

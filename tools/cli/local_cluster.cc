@@ -78,7 +78,8 @@ absl::Status LocalCluster::MakeStateDir() {
     state_dir_ = options_.state_dir;
   } else {
     const char* base = getenv("TMPDIR");
-    std::string name = absl::StrCat(base != nullptr && *base != 0 ? base : "/tmp", "/conclave-XXXXXX");
+    std::string name =
+        absl::StrCat(base != nullptr && *base != 0 ? base : "/tmp", "/conclave-XXXXXX");
     if (mkdtemp(name.data()) == nullptr) {
       return absl::UnavailableError(
           absl::StrCat("cannot make a temporary folder ", name, "; set TMPDIR to a writable one"));
@@ -89,8 +90,8 @@ absl::Status LocalCluster::MakeStateDir() {
   std::error_code error;
   fs::create_directories(state_dir_ + "/logs", error);
   if (error) {
-    return absl::InvalidArgumentError(absl::StrCat("--state-dir '", state_dir_, "': ",
-                                                   error.message(), "; name a writable folder"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--state-dir '", state_dir_, "': ", error.message(), "; name a writable folder"));
   }
   return absl::OkStatus();
 }
@@ -234,17 +235,16 @@ absl::Status LocalCluster::AwaitServing(const std::function<void(absl::string_vi
     if (health.code == 200) return absl::OkStatus();
     const boost::json::object body = HealthBody(health);
     if (body.contains("failure")) {
-      return absl::FailedPreconditionError(
-          boost::json::value_to<std::string>(body.at("failure")));
+      return absl::FailedPreconditionError(boost::json::value_to<std::string>(body.at("failure")));
     }
     const std::string reason =
         body.contains("reason") ? boost::json::value_to<std::string>(body.at("reason")) : "";
     if (said != reason) progress(said = reason);
-    absl::SleepFor(kPollInterval);
+    absl::SleepFor(kPollInterval);  // tidy: allow(sleep) paces polls of another process
   }
-  return absl::DeadlineExceededError(
-      absl::StrCat("the cluster did not serve within ", absl::FormatDuration(options_.start_timeout),
-                   "; last state: ", said));
+  return absl::DeadlineExceededError(absl::StrCat("the cluster did not serve within ",
+                                                  absl::FormatDuration(options_.start_timeout),
+                                                  "; last state: ", said));
 }
 
 absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(

@@ -1,6 +1,6 @@
-// LocalCluster: a coordinator and its workers as child processes of this one, on loopback, with keys and logs in a folder of
-// their own. A throw-away cluster leaves nothing behind: Stop (or the destructor) ends the processes and removes the
-// folder. Owned by one thread.
+// LocalCluster: a coordinator and its workers as child processes of this one, on loopback, with
+// keys and logs in a folder of their own. A throw-away cluster leaves nothing behind: Stop (or the
+// destructor) ends the processes and removes the folder. Owned by one thread.
 #pragma once
 
 #include <atomic>
@@ -22,19 +22,19 @@ struct LocalClusterOptions {
   ModelOptions model;
   int workers = 1;
   std::string host = "127.0.0.1";
-  int port = 0;                    // 0: chosen by the system
-  std::string state_dir;           // empty: a temporary folder, removed at the end
+  int port = 0;           // 0: chosen by the system
+  std::string state_dir;  // empty: a temporary folder, removed at the end
   std::string served_model_name;
-  std::string program;             // the `conclave` binary; empty: this very program
-  bool verbose = false;            // logs go to this process's stderr rather than to files
+  std::string program;   // the `conclave` binary; empty: this very program
+  bool verbose = false;  // logs go to this process's stderr rather than to files
   absl::Duration start_timeout = absl::Minutes(30);
   const std::atomic<bool>* cancelled = nullptr;
 };
 
 class LocalCluster {
  public:
-  // Returns when the cluster serves. `progress` gets a line whenever the state changes. An error holds what the failing process
-  // said last.
+  // Returns when the cluster serves. `progress` gets a line whenever the state changes. An error
+  // holds what the failing process said last.
   static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(
       const LocalClusterOptions& options, const std::function<void(absl::string_view)>& progress);
   ~LocalCluster();
@@ -46,8 +46,9 @@ class LocalCluster {
   HttpClient Client(bool admin) const;
   // A child that ended by itself, described; empty when all run.
   std::string FailedChild();
-  // Starts workers that ended again, under their names; returns a line for each, for the operator. ResourceExhausted when workers
-  // keep dying (kRestartsMax in a row without a minute of peace), Unavailable when the coordinator itself ended.
+  // Starts workers that ended again, under their names; returns a line for each, for the operator.
+  // ResourceExhausted when workers keep dying (kRestartsMax in a row without a minute of peace),
+  // Unavailable when the coordinator itself ended.
   absl::StatusOr<std::vector<std::string>> Supervise();
   int worker_count() const { return static_cast<int>(workers_.size()); }
   const std::string& state_dir() const { return state_dir_; }

@@ -1,5 +1,5 @@
-// The `conclave` program: every verb of the client, and the coordinator and worker processes themselves.
-// Exit codes: 0 done, 1 failure, 2 usage, 130 interrupted.
+// The `conclave` program: every verb of the client, and the coordinator and worker processes
+// themselves. Exit codes: 0 done, 1 failure, 2 usage, 130 interrupted.
 
 #include <curl/curl.h>
 #include <unistd.h>
@@ -48,9 +48,11 @@ void AddModelFlags(CLI::App& app, ModelOptions& model, bool model_required) {
   app.add_option("--workers", model.workers,
                  "Number of workers; without --parallel the grid is chosen by memory")
       ->check(CLI::Range(1, 65536));
-  app.add_option("--threads", model.threads, "Threads of each worker (default: processors / workers)")
+  app.add_option("--threads", model.threads,
+                 "Threads of each worker (default: processors / workers)")
       ->check(CLI::Range(1, 1024));
-  app.add_option("--memory", model.memory, "Memory of each worker for weights and KV, such as 8GiB");
+  app.add_option("--memory", model.memory,
+                 "Memory of each worker for weights and KV, such as 8GiB");
   app.add_option("--kv-cache-dtype", model.kv_cache_dtype, "float32, float16 or bfloat16")
       ->capture_default_str();
   app.add_option("--block-size", model.page_tokens, "Tokens of a KV page")->capture_default_str();
@@ -69,23 +71,27 @@ void AddModelFlags(CLI::App& app, ModelOptions& model, bool model_required) {
 
 void AddServerFlags(CLI::App& app, ServerOptions& server) {
   app.add_option("--url", server.url, "Coordinator to ask, such as http://127.0.0.1:8000");
-  app.add_option("--admin-token", server.admin_token, "Admin token (default: from the state folder)");
+  app.add_option("--admin-token", server.admin_token,
+                 "Admin token (default: from the state folder)");
   app.add_option("--state-dir", server.state_dir, "Folder of keys and admin token")
       ->type_name("DIR");
 }
 
 void AddGenerate(CLI::App& root, Invocation& invocation) {
-  auto* app = root.add_subcommand("generate", "Generate text, from a running server or a local one");
+  auto* app =
+      root.add_subcommand("generate", "Generate text, from a running server or a local one");
   auto options = std::make_shared<GenerateOptions>();
   AddModelFlags(*app, options->model, false);
   AddServerFlags(*app, options->server);
   CompletionOptions& c = options->completion;
   app->add_option("--prompt", options->prompts, "Prompt text; repeat for a batch");
-  app->add_option("--tokens", options->tokens_path, "JSON file of prompts: {\"input_ids\": [[...]]}");
+  app->add_option("--tokens", options->tokens_path,
+                  "JSON file of prompts: {\"input_ids\": [[...]]}");
   app->add_option("--max-tokens,-n", c.tokens_max, "Tokens to generate")
       ->check(CLI::Range(1, 1 << 24))
       ->capture_default_str();
-  app->add_option("--temperature", c.temperature, "0 is greedy")->check(CLI::Range(0.0, 100.0))
+  app->add_option("--temperature", c.temperature, "0 is greedy")
+      ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
   app->add_option("--top-p", c.top_p)->check(CLI::Range(0.0, 1.0))->capture_default_str();
   app->add_option("--top-k", c.top_k)->check(CLI::Range(0, 1 << 24))->capture_default_str();
@@ -106,11 +112,13 @@ void AddLogits(CLI::App& root, Invocation& invocation) {
   auto options = std::make_shared<LogitsOptions>();
   AddModelFlags(*app, options->model, false);
   AddServerFlags(*app, options->server);
-  app->add_option("--tokens", options->tokens_path, "JSON file: {\"input_ids\": [[...]]}")->required();
+  app->add_option("--tokens", options->tokens_path, "JSON file: {\"input_ids\": [[...]]}")
+      ->required();
   app->add_option("--out,-o", options->out_path, "float32 .npy file [batch, tokens, vocab]")
       ->required();
-  app->footer("Example: conclave logits --model ./model --tokens ids.json --out logits.npy "
-              "--parallel tp=2,dp=2");
+  app->footer(
+      "Example: conclave logits --model ./model --tokens ids.json --out logits.npy "
+      "--parallel tp=2,dp=2");
   app->callback([options, &invocation] {
     invocation.verb = "logits";
     invocation.run = [options](const auto& cancelled) { return RunLogits(*options, cancelled); };
@@ -131,7 +139,8 @@ void AddStatus(CLI::App& root, Invocation& invocation) {
 }
 
 void AddDemo(CLI::App& root, Invocation& invocation) {
-  auto* app = root.add_subcommand("demo", "Serve the demo model on local workers and generate text");
+  auto* app =
+      root.add_subcommand("demo", "Serve the demo model on local workers and generate text");
   auto options = std::make_shared<DemoOptions>();
   options->model.parallel = "tp=2,dp=2";
   AddModelFlags(*app, options->model, false);
@@ -167,7 +176,8 @@ void AddServe(CLI::App& root, Invocation& invocation) {
 void AddCoordinator(CLI::App& root, Invocation& invocation) {
   auto* app = root.add_subcommand("coordinator", "Run the coordinator process of a cluster");
   auto flags = std::make_shared<CoordinatorFlags>();
-  app->add_option("--model,-m,model", flags->model, "Checkpoint folder or preset shape")->required();
+  app->add_option("--model,-m,model", flags->model, "Checkpoint folder or preset shape")
+      ->required();
   app->add_option("--load-format", flags->load_format)->capture_default_str();
   app->add_option("--parallel,-p", flags->parallel, "Grid: tp=T,dp=D,pp=P[,ep=E][,slices=S]");
   app->add_option("--workers", flags->workers, "Workers to wait for when the grid is automatic");
@@ -185,8 +195,9 @@ void AddCoordinator(CLI::App& root, Invocation& invocation) {
   app->add_option("--exchange", flags->exchange)->capture_default_str();
   app->add_option("--served-model-name", flags->served_model_name);
   app->add_option("--ready-fd", flags->ready_fd)->group("");
-  app->footer("Example: conclave coordinator --model ./model --parallel tp=2,dp=2 "
-              "--control tcp://0.0.0.0:7070");
+  app->footer(
+      "Example: conclave coordinator --model ./model --parallel tp=2,dp=2 "
+      "--control tcp://0.0.0.0:7070");
   app->callback([flags, &invocation] {
     invocation.verb = "coordinator";
     invocation.handles_signals = true;
@@ -201,7 +212,8 @@ void AddWorker(CLI::App& root, Invocation& invocation) {
   auto* app = root.add_subcommand("worker", "Run one worker process of a cluster");
   auto flags = std::make_shared<WorkerFlags>();
   auto memory = std::make_shared<std::string>();
-  app->add_option("--coordinator", flags->coordinator, "Control address, tcp://HOST:PORT")->required();
+  app->add_option("--coordinator", flags->coordinator, "Control address, tcp://HOST:PORT")
+      ->required();
   app->add_option("--coordinator-key", flags->coordinator_key,
                   "Public key of the coordinator (default: from the state folder)");
   app->add_option("--state-dir", flags->state_dir, "Folder of keys");
@@ -230,18 +242,24 @@ void AddBench(CLI::App& root, Invocation& invocation) {
   auto* app = bench->add_subcommand("latency", "Prefill and decode time of one batch");
   auto options = std::make_shared<BenchLatencyOptions>();
   AddModelFlags(*app, options->model, true);
-  app->add_option("--batch,--batch-size", options->batch)->check(CLI::Range(1, 4096))
+  app->add_option("--batch,--batch-size", options->batch)
+      ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  app->add_option("--input-len", options->input_tokens)->check(CLI::Range(1, 1 << 20))
+  app->add_option("--input-len", options->input_tokens)
+      ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  app->add_option("--output-len", options->output_tokens)->check(CLI::Range(1, 1 << 20))
+  app->add_option("--output-len", options->output_tokens)
+      ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   app->add_flag("--json", options->json, "Print JSON");
-  app->footer("Example: conclave bench latency --model olmoe-1b-7b --batch 1 --input-len 128 "
-              "--output-len 32");
+  app->footer(
+      "Example: conclave bench latency --model olmoe-1b-7b --batch 1 --input-len 128 "
+      "--output-len 32");
   app->callback([options, &invocation] {
     invocation.verb = "bench latency";
-    invocation.run = [options](const auto& cancelled) { return RunBenchLatency(*options, cancelled); };
+    invocation.run = [options](const auto& cancelled) {
+      return RunBenchLatency(*options, cancelled);
+    };
   });
 }
 

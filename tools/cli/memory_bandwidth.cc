@@ -16,7 +16,8 @@ namespace {
 
 constexpr int kPasses = 3;
 
-// Sums 64-byte lines with four independent accumulators of 32 bytes, so that loads, not additions, are the limit.
+// Sums 64-byte lines with four independent accumulators of 32 bytes, so that loads, not additions,
+// are the limit.
 __attribute__((target("avx2"), optimize("O3"))) uint64_t SumLines(const uint64_t* data,
                                                                   int64_t words) {
   typedef uint64_t Vector __attribute__((vector_size(32)));

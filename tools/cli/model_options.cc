@@ -35,8 +35,9 @@ absl::Status CheckFlags(const ModelOptions& options) {
   RETURN_IF_ERROR(CheckFlag(page >= 1 && page <= 64 && (page & (page - 1)) == 0, "--block-size",
                             absl::StrCat(page), "use a power of two up to 64"));
   const absl::StatusOr<Dtype> dtype = ParseDtype(options.kv_cache_dtype);
-  return CheckFlag(dtype.ok() && (*dtype == Dtype::kF32 || *dtype == Dtype::kF16 || *dtype == Dtype::kBf16),
-                   "--kv-cache-dtype", options.kv_cache_dtype, "use float32, float16 or bfloat16");
+  return CheckFlag(
+      dtype.ok() && (*dtype == Dtype::kF32 || *dtype == Dtype::kF16 || *dtype == Dtype::kBf16),
+      "--kv-cache-dtype", options.kv_cache_dtype, "use float32, float16 or bfloat16");
 }
 
 }  // namespace
@@ -45,16 +46,16 @@ absl::StatusOr<int64_t> ParseBytes(const std::string& flag, const std::string& t
   const size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
   double value = 0;
   const std::string unit = absl::AsciiStrToLower(text.substr(digits));
-  const double scale = unit.empty() || unit == "b"  ? 1
+  const double scale = unit.empty() || unit == "b"    ? 1
                        : unit == "k" || unit == "kib" ? 0x1p10
                        : unit == "m" || unit == "mib" ? 0x1p20
                        : unit == "g" || unit == "gib" ? 0x1p30
                        : unit == "t" || unit == "tib" ? 0x1p40
-                       : unit == "kb"               ? 1e3
-                       : unit == "mb"               ? 1e6
-                       : unit == "gb"               ? 1e9
-                       : unit == "tb"               ? 1e12
-                                                    : 0;
+                       : unit == "kb"                 ? 1e3
+                       : unit == "mb"                 ? 1e6
+                       : unit == "gb"                 ? 1e9
+                       : unit == "tb"                 ? 1e12
+                                                      : 0;
   if (digits == 0 || scale == 0 || !absl::SimpleAtod(text.substr(0, digits), &value) ||
       value * scale < 1 || value * scale > 0x1p60) {
     return absl::InvalidArgumentError(
@@ -84,9 +85,8 @@ absl::StatusOr<ResolvedModel> ResolveModel(const ModelOptions& options) {
   } else {
     absl::StatusOr<ModelShape> preset = PresetShape(options.model);
     if (!preset.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--model '", options.model, "': no such folder, and ",
-                       preset.status().message()));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--model '", options.model, "': no such folder, and ", preset.status().message()));
     }
     model.shape = *std::move(preset);
     if (options.load_format == "safetensors") {
@@ -108,10 +108,9 @@ absl::StatusOr<ResolvedModel> ResolveModel(const ModelOptions& options) {
   model.note = EpNote(spec, model.shape);
   model.workers = model.automatic ? options.workers : model.spec.WorkerCount();
   if (!model.automatic && options.workers != 0 && options.workers != model.workers) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--workers ", options.workers, " contradicts --parallel ",
-                     model.spec.ToString(), ", which needs ", model.workers,
-                     "; leave one of them out"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--workers ", options.workers, " contradicts --parallel ", model.spec.ToString(),
+        ", which needs ", model.workers, "; leave one of them out"));
   }
   return model;
 }

@@ -1,5 +1,6 @@
-// ModelOptions: what every verb that runs a model takes: which model, on which devices, how placed. Filled by the command line,
-// passed on to the coordinator and the workers of a local cluster. A value.
+// ModelOptions: what every verb that runs a model takes: which model, on which devices, how placed.
+// Filled by the command line, passed on to the coordinator and the workers of a local cluster. A
+// value.
 #pragma once
 
 #include <cstdint>
@@ -12,22 +13,23 @@
 namespace conclave {
 
 struct ModelOptions {
-  std::string model;                       // a folder, or the name of a preset shape
-  std::string load_format = "auto";        // auto, safetensors, dummy
-  std::string device = "auto";             // auto, cpu, cuda:N
-  std::string parallel;                    // "tp=2,dp=2"; empty: by memory
-  int workers = 0;                         // 0: as many as `parallel` needs
-  int threads = 0;                         // of each worker; 0: the machine's, shared
-  std::string memory;                      // of each worker, "8GiB"; empty: the machine's, shared
+  std::string model;                 // a folder, or the name of a preset shape
+  std::string load_format = "auto";  // auto, safetensors, dummy
+  std::string device = "auto";       // auto, cpu, cuda:N
+  std::string parallel;              // "tp=2,dp=2"; empty: by memory
+  int workers = 0;                   // 0: as many as `parallel` needs
+  int threads = 0;                   // of each worker; 0: the machine's, shared
+  std::string memory;                // of each worker, "8GiB"; empty: the machine's, shared
   std::string kv_cache_dtype = "float32";
-  int page_tokens = 16;                    // --block-size
-  int context_tokens_max = 0;              // --max-model-len; 0: the model's
-  int sequences_max = 256;                 // --max-num-seqs
-  int batch_tokens_max = 512;              // --max-num-batched-tokens
-  std::string exchange = "pcc";            // pcc, naive
+  int page_tokens = 16;          // --block-size
+  int context_tokens_max = 0;    // --max-model-len; 0: the model's
+  int sequences_max = 256;       // --max-num-seqs
+  int batch_tokens_max = 512;    // --max-num-batched-tokens
+  std::string exchange = "pcc";  // pcc, naive
 };
 
-// The model of the options, checked: its shape, whether weights are random, the resolved grid and the number of workers.
+// The model of the options, checked: its shape, whether weights are random, the resolved grid and
+// the number of workers.
 struct ResolvedModel {
   ModelShape shape;
   bool dummy = false;
@@ -35,11 +37,11 @@ struct ResolvedModel {
   ParallelSpec spec;
   int workers = 1;
   bool has_tokenizer = false;
-  std::string note;        // something asked for that does not apply; verbs print it
+  std::string note;  // something asked for that does not apply; verbs print it
 };
 
-// Reads config.json (or the preset) and checks the options that can be checked without starting anything. Errors of the
-// command line are InvalidArgument and name the flag.
+// Reads config.json (or the preset) and checks the options that can be checked without starting
+// anything. Errors of the command line are InvalidArgument and name the flag.
 absl::StatusOr<ResolvedModel> ResolveModel(const ModelOptions& options);
 
 // "8GiB", "512MB", "1073741824" to bytes.

@@ -37,7 +37,7 @@ absl::Status RunServe(const ServeOptions& options, const std::atomic<bool>& canc
   while (!cancelled.load()) {
     ASSIGN_OR_RETURN(const std::vector<std::string> lines, cluster->Supervise());
     for (const std::string& line : lines) std::cerr << line << std::endl;
-    absl::SleepFor(kSuperviseInterval);
+    absl::SleepFor(kSuperviseInterval);  // tidy: allow(sleep) paces the supervisor
   }
   std::cerr << "Draining." << std::endl;
   return cluster->Stop();

@@ -1,5 +1,5 @@
-// Server: the coordinator a verb talks to: one that runs already (--url), or a throw-away local cluster for --model. Owned by one
-// thread; its clients may be used by several.
+// Server: the coordinator a verb talks to: one that runs already (--url), or a throw-away local
+// cluster for --model. Owned by one thread; its clients may be used by several.
 #pragma once
 
 #include <atomic>
@@ -27,7 +27,8 @@ class Server {
   std::unique_ptr<LocalCluster> cluster_;
 };
 
-// "~/.conclave", or $CONCLAVE_HOME: where keys and the admin token live unless --state-dir says otherwise.
+// "~/.conclave", or $CONCLAVE_HOME: where keys and the admin token live unless --state-dir says
+// otherwise.
 std::string DefaultStateDir();
 
 // The admin token in `state_dir`. NotFound tells where it was looked for.

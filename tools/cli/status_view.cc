@@ -134,16 +134,16 @@ std::string RenderTraffic(const json::object& status) {
                            Bytes(Number(total, bytes) / steps));
   };
   const std::string kind = Text(Object(status, "plan"), "exchange");
-  std::string text =
-      absl::StrFormat("MoE all-to-all, counted on the wire over %d steps of %d ranks:\n", steps, ranks);
+  std::string text = absl::StrFormat(
+      "MoE all-to-all, counted on the wire over %d steps of %d ranks:\n", steps, ranks);
   absl::StrAppendFormat(&text, "  %-10s %6s %16s %16s %16s %16s\n", "schedule", "peers",
                         "messages/exch.", "bytes/exch.", "messages/step", "bytes/step");
   text += line(kind.c_str(), "peers_max", "messages", "bytes");
   text += line("naive", "naive_peers_max", "naive_messages", "naive_bytes");
   const double naive_bytes = std::max<double>(1, Number(total, "naive_bytes"));
-  absl::StrAppendFormat(&text, "  %s sends %.2fx the bytes of naive; gather inside tp groups: %s/step\n",
-                        kind, Number(total, "bytes") / naive_bytes,
-                        Bytes(Number(total, "gather_bytes") / steps));
+  absl::StrAppendFormat(
+      &text, "  %s sends %.2fx the bytes of naive; gather inside tp groups: %s/step\n", kind,
+      Number(total, "bytes") / naive_bytes, Bytes(Number(total, "gather_bytes") / steps));
   return text;
 }
 

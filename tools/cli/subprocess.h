@@ -1,5 +1,6 @@
-// Subprocess: one child process of a local cluster: started with the files it needs, ended with it. The child receives SIGTERM when
-// the thread that started it dies, so nothing outlives the client. Owned by one thread.
+// Subprocess: one child process of a local cluster: started with the files it needs, ended with it.
+// The child receives SIGTERM when the thread that started it dies, so nothing outlives the client.
+// Owned by one thread.
 #pragma once
 
 #include <sys/types.h>
@@ -20,7 +21,7 @@ class Subprocess {
     std::vector<std::string> argv;  // argv[0] is the program's path
     std::string log_path;           // stdout and stderr go there; empty: inherited
     int pass_fd = -1;               // kept open in the child under the same number
-    bool own_group = true;          // Ctrl-C at the terminal then reaches only the parent, which stops it
+    bool own_group = true;  // Ctrl-C at the terminal then reaches only the parent, which stops it
   };
   static absl::StatusOr<Subprocess> Start(const Options& options);
 

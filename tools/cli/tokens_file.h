@@ -1,4 +1,5 @@
-// The files of `logits` and `generate --tokens`: {"input_ids": [[...], ...]} in, float32 .npy out. Pure but for the reading.
+// The files of `logits` and `generate --tokens`: {"input_ids": [[...], ...]} in, float32 .npy out.
+// Pure but for the reading.
 #pragma once
 
 #include <cstdint>

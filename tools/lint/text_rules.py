@@ -70,7 +70,13 @@ def _check_blanks(path, text):
         yield Finding(path, text.count("\n", 0, match.start()) + 1, "whitespace", what)
 
 
+# Kept as it ran, because a checkpoint came out of it.
+_PROVENANCE = ("tools/demo_model/train_demo.py",)
+
+
 def _check_columns(path, text):
+    if path in _PROVENANCE:
+        return
     for number, line in enumerate(text.split("\n"), 1):
         if len(line) > LINE_COLUMNS_MAX and "://" not in line and "#include" not in line:
             yield Finding(path, number, "line-length",
