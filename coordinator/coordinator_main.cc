@@ -65,6 +65,41 @@ absl::StatusOr<std::string> LoadOrCreateAdminToken(const std::string& state_dir)
   return token;
 }
 
+// Epochs of one run stay below this; the next run begins above them.
+constexpr uint64_t kEpochsOfARun = 100'000;
+
+// The newest epoch that an earlier coordinator of `state_dir` may have used. Counts the starts in a
+// file, so that workers which outlive a coordinator never take a new plan for an old one.
+absl::StatusOr<Epoch> LastEpoch(const std::string& state_dir) {
+  const std::string path = state_dir + "/starts";
+  uint64_t starts = 0;
+  std::ifstream(path) >> starts;
+  const std::string part = path + ".part";
+  std::ofstream out(part, std::ios::trunc);
+  out << starts + 1 << "\n";
+  out.close();
+  std::error_code error;
+  if (out) fs::rename(part, path, error);
+  if (!out || error) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot count this start in ", path, "; name a writable --state-dir"));
+  }
+  return Epoch{starts * kEpochsOfARun};
+}
+
+// The tokenizer of `folder`. One of a kind that is not known leaves the model to serve token ids; a
+// damaged one is an error.
+absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const fs::path& folder) {
+  std::error_code error;
+  if (!fs::exists(folder / "tokenizer.json", error)) return nullptr;
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(folder.string());
+  if (absl::IsUnimplemented(tokenizer.status())) {
+    LOG(WARNING) << "only token ids are served, no text: " << tokenizer.status().message();
+    return nullptr;
+  }
+  return tokenizer;
+}
+
 struct Model {
   ModelShape shape;
   ModelSource source;
@@ -80,9 +115,7 @@ absl::StatusOr<Model> OpenModel(const CoordinatorFlags& flags) {
     ASSIGN_OR_RETURN(model.shape, ReadModelShape(folder.string()));
     model.source.path = folder.string();
     model.source.dummy = flags.load_format == "dummy";
-    if (fs::exists(folder / "tokenizer.json", error)) {
-      ASSIGN_OR_RETURN(model.tokenizer, Tokenizer::Load(folder.string()));
-    }
+    ASSIGN_OR_RETURN(model.tokenizer, OpenTokenizer(folder));
     model.served_name = folder.has_filename() ? folder.filename().string()
                                               : folder.parent_path().filename().string();
   } else {
@@ -163,8 +196,9 @@ absl::Status RunCoordinator(const CoordinatorFlags& flags) {
     service->Drain();
   });
   ASSIGN_OR_RETURN(const Model model, OpenModel(flags));
-  ASSIGN_OR_RETURN(const CoordinatorOptions options, ActorOptions(flags, model));
+  ASSIGN_OR_RETURN(CoordinatorOptions options, ActorOptions(flags, model));
   ASSIGN_OR_RETURN(const std::string admin_token, LoadOrCreateAdminToken(flags.state_dir));
+  ASSIGN_OR_RETURN(options.last_epoch, LastEpoch(flags.state_dir));
   ASSIGN_OR_RETURN(std::unique_ptr<Channel> channel, OpenControl(flags));
   const std::string control = channel->endpoint();
   ActorSystem system(std::move(channel), {});

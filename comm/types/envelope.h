@@ -12,7 +12,7 @@ namespace conclave {
 struct Envelope {
   Epoch epoch;      // of the placement the message speaks of; 0 before the first
   WorkerId worker;  // the worker process that sends, or that is meant: fences a restarted name
-  uint64_t sequence = 0;  // grows by 1 for each message of one sender to one receiver, from 1
+  uint64_t sequence = 0;  // grows with each message of one sender to one receiver
   Message message;
 
   bool operator==(const Envelope&) const = default;

@@ -1,4 +1,6 @@
 // The simulator's command: runs seeds and reports those that fail. Exit status 0 when all pass.
+#include <pthread.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
@@ -23,12 +25,18 @@ struct Flags {
   std::string canary = "none";
 };
 
-thread_local uint64_t current_seed = 0;
+// A CHECK of the code under test ends the process: the seed must be known. The thread's name
+// carries it, as a failure function has no arguments. Names have 15 characters at most.
+void NameThread(uint64_t seed) {
+  char name[16];
+  std::snprintf(name, sizeof(name), "%llu", static_cast<unsigned long long>(seed));
+  pthread_setname_np(pthread_self(), name);
+}
 
-// A CHECK of the code under test ends the process: the seed must be known.
 void OnCheckFailed() {
-  std::fprintf(stderr, "a CHECK failed; repeat with --first %llu --seeds 1 --verbose\n",
-               static_cast<unsigned long long>(current_seed));
+  char name[16] = "?";
+  pthread_getname_np(pthread_self(), name, sizeof(name));
+  std::fprintf(stderr, "a CHECK failed; repeat with --first %s --seeds 1 --verbose\n", name);
   std::abort();
 }
 
@@ -57,12 +65,13 @@ int Run(const Flags& flags, Canary canary) {
   const absl::Time start = absl::Now();
   const auto work = [&] {
     for (uint64_t i = next++; i < flags.seeds; i = next++) {
-      current_seed = flags.first + i;
-      const SimReport report = RunScenario(MakeScenario(current_seed, canary), flags.verbose);
+      const uint64_t seed = flags.first + i;
+      NameThread(seed);
+      const SimReport report = RunScenario(MakeScenario(seed, canary), flags.verbose);
       events += report.events;
       if (!report.violations.empty()) ++failed;
       const std::lock_guard<std::mutex> lock(printing);
-      Print(current_seed, report, flags.verbose);
+      Print(seed, report, flags.verbose);
     }
   };
   std::vector<std::thread> threads;
