@@ -5,7 +5,7 @@
 
 #include <atomic>
 #include <boost/json.hpp>
-#include <filesystem>
+#include <cstdlib>
 #include <functional>
 #include <future>
 #include <string>
@@ -17,6 +17,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/integration/real_cluster.h"
+#include "tools/cli/subprocess.h"
 
 namespace conclave {
 namespace {
@@ -114,6 +115,33 @@ TEST(FaultTest, AClientThatLeavesCancelsItsRequest) {
   EXPECT_LT(AdminStatus(*cluster).at("generated_tokens").as_int64(), 1000);
   const absl::Status stopped = cluster->Stop();
   EXPECT_TRUE(stopped.ok()) << stopped.message();
+}
+
+// Polls the cluster until `count` requests run, at most `timeout`.
+bool AwaitRunning(const LocalCluster& cluster, int64_t count, absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  while (absl::Now() < deadline) {
+    if (AdminStatus(cluster).at("requests_running").as_int64() == count) return true;
+  }
+  return false;
+}
+
+TEST(FaultTest, CtrlCInTheClientCancelsOnTheServer) {
+  const auto cluster = StartCluster("tp=2,dp=2");
+  const std::string log = absl::StrCat(getenv("TEST_TMPDIR"), "/client.log");
+  absl::StatusOr<Subprocess> client =
+      Subprocess::Start({{ConclaveBinary(), "generate", "--url", cluster->url(), "--prompt",
+                          "In the beginning", "--max-tokens", "1900", "--ignore-eos"},
+                         log,
+                         -1,
+                         true});
+  ASSERT_TRUE(client.ok()) << client.status().message();
+  ASSERT_TRUE(AwaitRunning(*cluster, 1, absl::Seconds(10)));
+  client->Signal(SIGINT);
+  EXPECT_EQ(client->WaitOrKill(absl::Seconds(5)), "exit 130");
+  EXPECT_TRUE(AwaitRunning(*cluster, 0, absl::Milliseconds(500)));
+  EXPECT_LT(AdminStatus(*cluster).at("generated_tokens").as_int64(), 1900);
+  EXPECT_TRUE(cluster->Stop().ok());
 }
 
 }  // namespace
