@@ -11,7 +11,7 @@
 #include "comm/base/status.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/memory_bandwidth.h"
-#include "worker/engine/test_cluster.h"
+#include "worker/engine/engine_cluster.h"
 
 namespace conclave {
 namespace {
@@ -37,10 +37,10 @@ double Percentile(std::vector<double> values, double share) {
   return values[std::min(values.size() - 1, static_cast<size_t>(share * values.size()))];
 }
 
-std::vector<TestRequest> RandomRequests(const BenchLatencyOptions& options, int vocab) {
+std::vector<EngineRequest> RandomRequests(const BenchLatencyOptions& options, int vocab) {
   Rng rng(kPromptSeed);
-  std::vector<TestRequest> requests(options.batch);
-  for (TestRequest& request : requests) {
+  std::vector<EngineRequest> requests(options.batch);
+  for (EngineRequest& request : requests) {
     for (int i = 0; i < options.input_tokens; ++i) {
       request.prompt.push_back(static_cast<int32_t>(rng.Below(vocab)));
     }
@@ -51,7 +51,7 @@ std::vector<TestRequest> RandomRequests(const BenchLatencyOptions& options, int 
 
 // Steps that took a prompt's last token or an earlier one come first; a step lasts as long as its
 // slowest rank.
-Report Summarize(const BenchLatencyOptions& options, const TestRun& run) {
+Report Summarize(const BenchLatencyOptions& options, const EngineRun& run) {
   const size_t decode_steps = std::max(0, options.output_tokens - 1);
   const size_t prefill_steps = run.steps.size() - std::min(run.steps.size(), decode_steps);
   std::vector<double> decode_ms;
@@ -125,15 +125,15 @@ void PrintTable(const BenchLatencyOptions& options, const ResolvedModel& model, 
   std::cout << absl::StrFormat("  peak memory   %10.2f GB\n", r.peak_memory_gb);
 }
 
-absl::StatusOr<TestClusterOptions> ClusterOptions(const BenchLatencyOptions& options,
-                                                  const ResolvedModel& model) {
+absl::StatusOr<EngineClusterOptions> ClusterOptions(const BenchLatencyOptions& options,
+                                                    const ResolvedModel& model) {
   const int context = options.input_tokens + options.output_tokens;
   if (context > model.shape.context_tokens) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--input-len ", options.input_tokens, " and --output-len ", options.output_tokens,
         " exceed the model's ", model.shape.context_tokens, " positions; use less"));
   }
-  TestClusterOptions cluster;
+  EngineClusterOptions cluster;
   cluster.shape = model.shape;
   cluster.source = {options.model.model, model.dummy, 0};
   cluster.spec = model.spec;
@@ -154,18 +154,18 @@ absl::StatusOr<TestClusterOptions> ClusterOptions(const BenchLatencyOptions& opt
 absl::Status RunBenchLatency(const BenchLatencyOptions& options,
                              const std::atomic<bool>& cancelled) {
   ASSIGN_OR_RETURN(const ResolvedModel model, ResolveModel(options.model));
-  ASSIGN_OR_RETURN(const TestClusterOptions cluster_options, ClusterOptions(options, model));
+  ASSIGN_OR_RETURN(const EngineClusterOptions cluster_options, ClusterOptions(options, model));
   const double bandwidth = MeasureReadBandwidth(MachineProcessors(), kBandwidthProbeBytes);
-  ASSIGN_OR_RETURN(std::unique_ptr<TestCluster> cluster, TestCluster::Create(cluster_options));
+  ASSIGN_OR_RETURN(std::unique_ptr<EngineCluster> cluster, EngineCluster::Create(cluster_options));
   if (cancelled.load()) return absl::CancelledError("interrupted");
-  const std::vector<TestRequest> requests = RandomRequests(options, model.shape.vocab);
+  const std::vector<EngineRequest> requests = RandomRequests(options, model.shape.vocab);
   const int chunk = std::max(1, options.model.batch_tokens_max / options.batch);
   // The first run warms buffers and page tables; its figures are dropped.
-  std::vector<TestRequest> warmup = requests;
-  for (TestRequest& request : warmup) request.tokens_max = std::min(request.tokens_max, 2);
+  std::vector<EngineRequest> warmup = requests;
+  for (EngineRequest& request : warmup) request.tokens_max = std::min(request.tokens_max, 2);
   RETURN_IF_ERROR(cluster->Run(warmup, chunk).status());
   if (cancelled.load()) return absl::CancelledError("interrupted");
-  ASSIGN_OR_RETURN(const TestRun run, cluster->Run(requests, chunk));
+  ASSIGN_OR_RETURN(const EngineRun run, cluster->Run(requests, chunk));
   Report report = Summarize(options, run);
   report.memory_gigabytes_per_s = bandwidth / 1e9;
   if (options.json) {

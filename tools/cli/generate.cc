@@ -5,6 +5,7 @@
 #include <future>
 #include <iostream>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -102,9 +103,11 @@ absl::Status RunGenerate(const GenerateOptions& options, const std::atomic<bool>
       std::unique_ptr<Server> server,
       Server::Open(options.server, options.model, !options.prompts.empty(), cancelled));
   const bool live = !options.json && options.tokens_path.empty() && prompts.size() == 1;
-  if (live) std::cout << options.prompts[0] << std::flush;
-  const auto on_text = [live](absl::string_view piece) {
-    if (live) std::cout << piece << std::flush;
+  bool begun = false;  // the prompt is printed with the first text, not before an error
+  const auto on_text = [&, live](absl::string_view piece) {
+    if (!live) return;
+    if (!std::exchange(begun, true)) std::cout << options.prompts[0];
+    std::cout << piece << std::flush;
   };
   ASSIGN_OR_RETURN(const std::vector<Completion> completions,
                    CompleteAll(server->Client(false), prompts, on_text));

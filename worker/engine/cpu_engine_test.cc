@@ -8,7 +8,7 @@
 #include "glog/logging.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "worker/engine/test_cluster.h"
+#include "worker/engine/engine_cluster.h"
 #include "worker/model/golden.h"
 
 namespace conclave {
@@ -16,8 +16,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-TestClusterOptions Options(const std::string& golden, const std::string& spec) {
-  TestClusterOptions options;
+EngineClusterOptions Options(const std::string& golden, const std::string& spec) {
+  EngineClusterOptions options;
   options.source.path = GoldenFolder(golden);
   options.shape = GoldenShape(options.source.path);
   options.spec = ParseParallelSpec(spec).value();
@@ -35,8 +35,8 @@ SequenceSlice Prompt(uint64_t request, std::vector<int32_t> tokens, std::vector<
   return slice;
 }
 
-std::unique_ptr<TestCluster> MustCreate(const TestClusterOptions& options) {
-  auto cluster = TestCluster::Create(options);
+std::unique_ptr<EngineCluster> MustCreate(const EngineClusterOptions& options) {
+  auto cluster = EngineCluster::Create(options);
   CHECK(cluster.ok()) << cluster.status();
   return *std::move(cluster);
 }
@@ -103,9 +103,8 @@ TEST(CpuEngineTest, WrongPlansAreFaultsAndANewEpochServesAgain) {
     const auto results = cluster->Step({{c.slice}});
     EXPECT_EQ(results.status().code(), absl::StatusCode::kInvalidArgument) << c.says;
     EXPECT_THAT(std::string(results.status().message()), HasSubstr(c.says));
-    const ParallelPlan plan =
-        TestPlan(ParseParallelSpec("tp=1,ep=1").value(), Options("mixtral", "").shape,
-                 Epoch{++epoch});
+    const ParallelPlan plan = BlockPlan(ParseParallelSpec("tp=1,ep=1").value(),
+                                        Options("mixtral", "").shape, Epoch{++epoch});
     ASSERT_TRUE(cluster->Assign(plan).ok());
     EXPECT_TRUE(cluster->Step({{Prompt(1, {1, 2}, {0})}}).ok());
   }
@@ -113,7 +112,7 @@ TEST(CpuEngineTest, WrongPlansAreFaultsAndANewEpochServesAgain) {
 
 TEST(CpuEngineTest, AReplanReadsNothingAgain) {
   namespace fs = std::filesystem;
-  TestClusterOptions options = Options("mixtral", "tp=2");
+  EngineClusterOptions options = Options("mixtral", "tp=2");
   const fs::path copy = fs::path(::testing::TempDir()) / "replan_model";
   fs::remove_all(copy);
   fs::create_directories(copy);
@@ -126,19 +125,19 @@ TEST(CpuEngineTest, AReplanReadsNothingAgain) {
   ASSERT_TRUE(before.ok());
   fs::remove_all(copy);
   const ParallelSpec spec = ParseParallelSpec("tp=2,ep=2").value();
-  const auto again = cluster->Assign(TestPlan(spec, options.shape, Epoch{2}));
+  const auto again = cluster->Assign(BlockPlan(spec, options.shape, Epoch{2}));
   ASSERT_TRUE(again.ok()) << again.status();
   const auto after = cluster->Step({{Prompt(1, {1, 2, 3}, {0})}});
   ASSERT_TRUE(after.ok());
   EXPECT_EQ((*after)[0].tokens[0].token, (*before)[0].tokens[0].token);
   // Other slices would have to be read, and the folder is gone.
-  const auto other = cluster->Assign(
-      TestPlan(ParseParallelSpec("tp=1,ep=1").value(), options.shape, Epoch{3}));
+  const auto other =
+      cluster->Assign(BlockPlan(ParseParallelSpec("tp=1,ep=1").value(), options.shape, Epoch{3}));
   EXPECT_FALSE(other.ok());
 }
 
 TEST(CpuEngineTest, AbortFreesARankThatWaitsForAPeer) {
-  TestClusterOptions options = Options("mixtral", "tp=2");
+  EngineClusterOptions options = Options("mixtral", "tp=2");
   options.peer_timeout = absl::Seconds(120);  // far longer than the test may take
   auto cluster = MustCreate(options);
   StepPlan plan;
@@ -150,12 +149,12 @@ TEST(CpuEngineTest, AbortFreesARankThatWaitsForAPeer) {
   cluster->engine(0).Abort(Epoch{1}, "peer lost");
   cluster->engine(1).Abort(Epoch{1}, "peer lost");
   const ParallelSpec spec = ParseParallelSpec("tp=2,ep=2").value();
-  ASSERT_TRUE(cluster->Assign(TestPlan(spec, options.shape, Epoch{2})).ok());
+  ASSERT_TRUE(cluster->Assign(BlockPlan(spec, options.shape, Epoch{2})).ok());
   EXPECT_TRUE(cluster->Step({{Prompt(1, {1, 2}, {0})}}).ok());
 }
 
 TEST(CpuEngineTest, ALostPeerIsAFaultThatNamesIt) {
-  TestClusterOptions options = Options("mixtral", "tp=2");
+  EngineClusterOptions options = Options("mixtral", "tp=2");
   options.peer_timeout = absl::Milliseconds(200);
   auto cluster = MustCreate(options);
   StepPlan plan;
@@ -184,9 +183,9 @@ TEST(CpuEngineTest, TooManyQueuedStepsAreAFault) {
 }
 
 TEST(CpuEngineTest, ASmallBudgetIsRefusedWithNumbers) {
-  TestClusterOptions options = Options("mixtral", "tp=1");
+  EngineClusterOptions options = Options("mixtral", "tp=1");
   options.memory_bytes = 100 << 10;
-  absl::Status status = TestCluster::Create(options).status();
+  absl::Status status = EngineCluster::Create(options).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("budget is 0.1 MiB"));
   options.memory_bytes = 64 << 20;
@@ -195,7 +194,7 @@ TEST(CpuEngineTest, ASmallBudgetIsRefusedWithNumbers) {
 }
 
 TEST(CpuEngineTest, PagesFollowTheBudget) {
-  TestClusterOptions options = Options("mixtral", "tp=1");
+  EngineClusterOptions options = Options("mixtral", "tp=1");
   options.cache.pages_max = 0;
   options.memory_bytes = 64 << 20;
   auto cluster = MustCreate(options);
@@ -208,9 +207,9 @@ TEST(CpuEngineTest, PagesFollowTheBudget) {
 }
 
 TEST(CpuEngineTest, AMissingFolderIsAFaultOfPrepare) {
-  TestClusterOptions options = Options("mixtral", "tp=1");
+  EngineClusterOptions options = Options("mixtral", "tp=1");
   options.source.path = "no/such/folder";
-  const absl::Status status = TestCluster::Create(options).status();
+  const absl::Status status = EngineCluster::Create(options).status();
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(std::string(status.message()), HasSubstr("no/such/folder"));
 }
@@ -224,7 +223,7 @@ TEST(CpuEngineTest, ProgressGrowsWithWork) {
 }
 
 TEST(CpuEngineTest, DestructionDoesNotWaitForPeers) {
-  TestClusterOptions options = Options("mixtral", "tp=2");
+  EngineClusterOptions options = Options("mixtral", "tp=2");
   options.peer_timeout = absl::Seconds(120);
   auto cluster = MustCreate(options);
   StepPlan plan;

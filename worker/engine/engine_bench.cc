@@ -6,7 +6,7 @@
 
 #include "glog/logging.h"
 #include "kernels/tensor/bench_kit.h"
-#include "worker/engine/test_cluster.h"
+#include "worker/engine/engine_cluster.h"
 
 namespace conclave {
 namespace {
@@ -38,12 +38,13 @@ void Print(const char* what, const std::vector<StepResult>& steps, int tokens, d
     bytes += step.weight_bytes_read;
   }
   const double gbps = static_cast<double>(bytes) / static_cast<double>(sum.total_us) / 1e3;
-  std::printf("%-8s %8.2f ms/step %8.2f tok/s %6.2f GB/s (%2.0f %% of %.1f)  attention %.2f "
-              "experts %.2f exchange %.2f head %.2f ms/step\n",
-              what, sum.total_us / 1e3 / steps.size(), tokens / (sum.total_us / 1e6), gbps,
-              100 * gbps / limit, limit, sum.attention_us / 1e3 / steps.size(),
-              sum.experts_us / 1e3 / steps.size(), sum.exchange_us / 1e3 / steps.size(),
-              sum.head_us / 1e3 / steps.size());
+  std::printf(
+      "%-8s %8.2f ms/step %8.2f tok/s %6.2f GB/s (%2.0f %% of %.1f)  attention %.2f "
+      "experts %.2f exchange %.2f head %.2f ms/step\n",
+      what, sum.total_us / 1e3 / steps.size(), tokens / (sum.total_us / 1e6), gbps,
+      100 * gbps / limit, limit, sum.attention_us / 1e3 / steps.size(),
+      sum.experts_us / 1e3 / steps.size(), sum.exchange_us / 1e3 / steps.size(),
+      sum.head_us / 1e3 / steps.size());
 }
 
 int Main(int layers, int threads, int prompt_tokens, int decode_steps) {
@@ -52,14 +53,14 @@ int Main(int layers, int threads, int prompt_tokens, int decode_steps) {
     ComputePool pool(threads);
     limit = MeasureReadBandwidth(pool, 1LL << 30);
   }
-  TestClusterOptions options;
+  EngineClusterOptions options;
   options.shape = OlmoeShape(layers);
   options.source.dummy = true;
   options.threads = threads;
   options.timeout = absl::Minutes(10);
-  auto cluster = TestCluster::Create(options);
+  auto cluster = EngineCluster::Create(options);
   CHECK(cluster.ok()) << cluster.status();
-  TestRequest request;
+  EngineRequest request;
   for (int i = 0; i < prompt_tokens; ++i) request.prompt.push_back(i * 97 % options.shape.vocab);
   request.tokens_max = decode_steps + 1;
   const auto run = (*cluster)->Run({request}, 0);

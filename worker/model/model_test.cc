@@ -6,7 +6,7 @@
 
 #include "glog/logging.h"
 #include "gtest/gtest.h"
-#include "worker/engine/test_cluster.h"
+#include "worker/engine/engine_cluster.h"
 #include "worker/model/golden.h"
 
 namespace conclave {
@@ -17,9 +17,9 @@ struct Layout {
   ExchangeKind exchange = ExchangeKind::kPcc;
 };
 
-TestClusterOptions Options(const std::string& folder, const ModelShape& shape,
-                           const Layout& layout) {
-  TestClusterOptions options;
+EngineClusterOptions Options(const std::string& folder, const ModelShape& shape,
+                             const Layout& layout) {
+  EngineClusterOptions options;
   options.shape = shape;
   options.source.path = folder;
   options.spec = ParseParallelSpec(layout.spec).value();
@@ -28,10 +28,10 @@ TestClusterOptions Options(const std::string& folder, const ModelShape& shape,
   return options;
 }
 
-std::vector<TestRequest> Prompts(const GoldenTensor& ids, int tokens_max) {
-  std::vector<TestRequest> requests;
+std::vector<EngineRequest> Prompts(const GoldenTensor& ids, int tokens_max) {
+  std::vector<EngineRequest> requests;
   for (int64_t i = 0; i < ids.dims[0]; ++i) {
-    TestRequest request;
+    EngineRequest request;
     request.prompt = ids.IntRow(i);
     request.tokens_max = tokens_max;
     request.want_logits = true;
@@ -41,9 +41,9 @@ std::vector<TestRequest> Prompts(const GoldenTensor& ids, int tokens_max) {
 }
 
 // Logits of every position computed, request after request.
-std::vector<float> AllLogits(const TestRun& run) {
+std::vector<float> AllLogits(const EngineRun& run) {
   std::vector<float> all;
-  for (const TestAnswer& answer : run.answers) {
+  for (const EngineAnswer& answer : run.answers) {
     all.insert(all.end(), answer.logits.begin(), answer.logits.end());
   }
   return all;
@@ -56,8 +56,8 @@ class GoldenTest : public ::testing::TestWithParam<const char*> {
         shape_(GoldenShape(folder_)),
         reference_(ReadGolden(folder_ + "/reference.safetensors")) {}
 
-  TestRun MustRun(const Layout& layout, const std::vector<TestRequest>& requests, int chunk) {
-    auto cluster = TestCluster::Create(Options(folder_, shape_, layout));
+  EngineRun MustRun(const Layout& layout, const std::vector<EngineRequest>& requests, int chunk) {
+    auto cluster = EngineCluster::Create(Options(folder_, shape_, layout));
     CHECK(cluster.ok()) << layout.spec << ": " << cluster.status();
     auto run = (*cluster)->Run(requests, chunk);
     CHECK(run.ok()) << layout.spec << ": " << run.status();
@@ -71,10 +71,10 @@ class GoldenTest : public ::testing::TestWithParam<const char*> {
 
 TEST_P(GoldenTest, LogitsAndGreedyTokensAreTransformers) {
   const GoldenTensor& ids = reference_.at("input_ids");
-  const TestRun prefill = MustRun({"tp=1"}, Prompts(ids, 0), 0);
+  const EngineRun prefill = MustRun({"tp=1"}, Prompts(ids, 0), 0);
   EXPECT_LE(WorstDifference(AllLogits(prefill), reference_.at("logits").floats), 1e-3);
 
-  const TestRun run = MustRun({"tp=1"}, Prompts(ids, 24), 0);
+  const EngineRun run = MustRun({"tp=1"}, Prompts(ids, 24), 0);
   const GoldenTensor& greedy = reference_.at("greedy_ids");
   const GoldenTensor& margin = reference_.at("greedy_margin");
   for (int64_t i = 0; i < ids.dims[0]; ++i) {
@@ -87,10 +87,10 @@ TEST_P(GoldenTest, LogitsAndGreedyTokensAreTransformers) {
 }
 
 TEST_P(GoldenTest, EveryGridGivesTheSameBits) {
-  std::vector<TestRequest> requests = Prompts(reference_.at("input_ids"), 4);
-  for (TestRequest& request : requests) request.prompt.resize(24);
+  std::vector<EngineRequest> requests = Prompts(reference_.at("input_ids"), 4);
+  for (EngineRequest& request : requests) request.prompt.resize(24);
   requests[1].sampling = {1.0f, 50, 0.95f, 0.01f, 7};
-  const TestRun alone = MustRun({"tp=1"}, requests, 0);
+  const EngineRun alone = MustRun({"tp=1"}, requests, 0);
   const std::vector<float> want = AllLogits(alone);
   std::vector<Layout> layouts = {{"tp=2"},      {"tp=4"},           {"dp=2"},      {"pp=2"},
                                  {"tp=2,dp=2"}, {"tp=2,dp=1,pp=2"}, {"tp=4,dp=2"}, {"dp=2,pp=2"}};
@@ -111,9 +111,9 @@ TEST_P(GoldenTest, EveryGridGivesTheSameBits) {
     }
   }
   for (const Layout& layout : layouts) {
-    const TestRun run = MustRun(layout, requests, 0);
-    EXPECT_TRUE(AllLogits(run) == want) << layout.spec << ": worst difference "
-                                        << WorstDifference(AllLogits(run), want);
+    const EngineRun run = MustRun(layout, requests, 0);
+    EXPECT_TRUE(AllLogits(run) == want)
+        << layout.spec << ": worst difference " << WorstDifference(AllLogits(run), want);
     for (size_t i = 0; i < requests.size(); ++i) {
       EXPECT_EQ(run.answers[i].tokens, alone.answers[i].tokens) << layout.spec;
     }
@@ -121,9 +121,9 @@ TEST_P(GoldenTest, EveryGridGivesTheSameBits) {
 }
 
 TEST_P(GoldenTest, EveryBatchAndChunkingGivesTheSameBits) {
-  std::vector<TestRequest> requests = Prompts(reference_.at("input_ids"), 4);
+  std::vector<EngineRequest> requests = Prompts(reference_.at("input_ids"), 4);
   std::vector<float> want;
-  for (const TestRequest& request : requests) {
+  for (const EngineRequest& request : requests) {
     const std::vector<float> one = AllLogits(MustRun({"tp=1"}, {request}, 0));
     want.insert(want.end(), one.begin(), one.end());
   }
@@ -131,14 +131,14 @@ TEST_P(GoldenTest, EveryBatchAndChunkingGivesTheSameBits) {
     EXPECT_TRUE(AllLogits(MustRun(layout, requests, 0)) == want) << layout.spec;
     EXPECT_TRUE(AllLogits(MustRun(layout, requests, 3)) == want) << layout.spec << " in chunks";
     // All in one dp group, joining one after another, among strangers.
-    std::vector<TestRequest> many = requests;
+    std::vector<EngineRequest> many = requests;
     for (int copy = 0; copy < 4; ++copy) many.insert(many.end(), requests.begin(), requests.end());
     for (size_t i = 0; i < many.size(); ++i) {
       many[i].dp = 0;
       many[i].start_step = static_cast<int>(i % 5);
       if (i >= requests.size()) many[i].prompt.resize(1 + 2 * i);
     }
-    TestRun run = MustRun(layout, many, 5);
+    EngineRun run = MustRun(layout, many, 5);
     run.answers.resize(requests.size());
     EXPECT_TRUE(AllLogits(run) == want) << layout.spec << " in a crowd";
   }
@@ -155,21 +155,30 @@ TEST(DemoModelTest, EveryGridWritesTheReference) {
   const std::string folder = GoldenFolder("demo");
   const ModelShape shape = GoldenShape(folder);
   const auto reference = ReadGolden(folder + "/reference.safetensors");
-  std::vector<TestRequest> requests(4);
+  std::vector<EngineRequest> requests(4);
   for (int i = 0; i < 4; ++i) {
     requests[i].prompt = reference.at("prompt" + std::to_string(i)).ints;
     requests[i].tokens_max = 64;
     requests[i].want_logits = true;
   }
   std::vector<float> want;
-  for (const Layout& layout : std::vector<Layout>{
-           {"tp=1"},          {"tp=2"},          {"tp=4"},
-           {"dp=2"},          {"tp=2,dp=2"},     {"tp=4,dp=2"},
-           {"dp=4"},          {"tp=2,dp=4"},     {"tp=2,slices=2"},
-           {"tp=4,slices=2"}, {"dp=2,slices=2"}, {"tp=2,dp=2,slices=2"},
-           {"dp=4,slices=2"}, {"tp=2,dp=4,slices=2"}, {"tp=4,dp=2,slices=2"},
-           {"tp=2,dp=2,pp=2"}}) {
-    auto cluster = TestCluster::Create(Options(folder, shape, layout));
+  for (const Layout& layout : std::vector<Layout>{{"tp=1"},
+                                                  {"tp=2"},
+                                                  {"tp=4"},
+                                                  {"dp=2"},
+                                                  {"tp=2,dp=2"},
+                                                  {"tp=4,dp=2"},
+                                                  {"dp=4"},
+                                                  {"tp=2,dp=4"},
+                                                  {"tp=2,slices=2"},
+                                                  {"tp=4,slices=2"},
+                                                  {"dp=2,slices=2"},
+                                                  {"tp=2,dp=2,slices=2"},
+                                                  {"dp=4,slices=2"},
+                                                  {"tp=2,dp=4,slices=2"},
+                                                  {"tp=4,dp=2,slices=2"},
+                                                  {"tp=2,dp=2,pp=2"}}) {
+    auto cluster = EngineCluster::Create(Options(folder, shape, layout));
     ASSERT_TRUE(cluster.ok()) << cluster.status();
     const auto run = (*cluster)->Run(requests, 0);
     ASSERT_TRUE(run.ok()) << run.status();

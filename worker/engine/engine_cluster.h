@@ -1,4 +1,4 @@
-// TestCluster: a replica of CpuEngines in one process, driven as a coordinator would: assigns,
+// EngineCluster: a replica of CpuEngines in one process, driven as a coordinator would: assigns,
 // commits, steps with continuous batching and paged caches, over fabrics of threads. For tests and
 // measurements of the worker alone. One thread uses it; every wait has a deadline.
 #pragma once
@@ -17,49 +17,49 @@ namespace conclave {
 
 // A plan as the planner makes it: units spread in blocks, layers cut evenly. `spec` is resolved
 // against the shape.
-ParallelPlan TestPlan(const ParallelSpec& spec, const ModelShape& shape, Epoch epoch);
+ParallelPlan BlockPlan(const ParallelSpec& spec, const ModelShape& shape, Epoch epoch);
 
-struct TestClusterOptions {
+struct EngineClusterOptions {
   ModelShape shape;
   ModelSource source;
   ParallelSpec spec;
   ExchangeKind exchange = ExchangeKind::kPcc;
   CacheOptions cache;
-  int threads = 1;              // of each engine
-  int64_t memory_bytes = 0;     // of each engine
+  int threads = 1;                                  // of each engine
+  int64_t memory_bytes = 0;                         // of each engine
   absl::Duration peer_timeout = absl::Seconds(60);  // of each engine, see CpuEngineOptions
   absl::Duration timeout = absl::Seconds(60);       // of each wait for an engine
 };
 
 // One sequence to run to its end.
-struct TestRequest {
+struct EngineRequest {
   std::vector<int32_t> prompt;
-  int tokens_max = 0;           // to generate; 0: prefill only
-  bool want_logits = false;     // of every position computed
+  int tokens_max = 0;        // to generate; 0: prefill only
+  bool want_logits = false;  // of every position computed
   SamplingParams sampling = {0.0f};
-  int dp = -1;                  // dp group; -1: request index modulo dp
-  int start_step = 0;           // joins the batch at this step
+  int dp = -1;         // dp group; -1: request index modulo dp
+  int start_step = 0;  // joins the batch at this step
 };
 
-struct TestAnswer {
+struct EngineAnswer {
   std::vector<int32_t> tokens;  // generated
   std::vector<float> logits;    // [positions computed, vocab] when wanted
 };
 
-struct TestRun {
-  std::vector<TestAnswer> answers;                // by request
-  std::vector<std::vector<StepResult>> steps;     // [steps][rank]
+struct EngineRun {
+  std::vector<EngineAnswer> answers;           // by request
+  std::vector<std::vector<StepResult>> steps;  // [steps][rank]
 };
 
-class TestCluster {
+class EngineCluster {
  public:
   // Prepares and connects all engines as epoch 1.
-  static absl::StatusOr<std::unique_ptr<TestCluster>> Create(const TestClusterOptions& options);
-  ~TestCluster();
+  static absl::StatusOr<std::unique_ptr<EngineCluster>> Create(const EngineClusterOptions& options);
+  ~EngineCluster();
 
   // Runs all requests to their ends, at most `chunk_tokens` prompt tokens of a sequence in a step
   // (0: whole prompts).
-  absl::StatusOr<TestRun> Run(const std::vector<TestRequest>& requests, int chunk_tokens);
+  absl::StatusOr<EngineRun> Run(const std::vector<EngineRequest>& requests, int chunk_tokens);
 
   // One step of given batches, [dp]; results by rank. The first fault of any rank is the error.
   absl::StatusOr<std::vector<StepResult>> Step(std::vector<std::vector<SequenceSlice>> batches);
@@ -78,12 +78,12 @@ class TestCluster {
  private:
   class Listener;
   struct Sequence;
-  explicit TestCluster(const TestClusterOptions& options);
+  explicit EngineCluster(const EngineClusterOptions& options);
   absl::Status AddSlices(std::vector<Sequence>& sequences, int chunk_tokens,
                          std::vector<std::vector<SequenceSlice>>& batches);
   void TakeResults(const std::vector<StepResult>& results, std::vector<Sequence>& sequences);
 
-  TestClusterOptions options_;
+  EngineClusterOptions options_;
   ParallelPlan plan_;
   std::shared_ptr<LocalFabricHub> hub_;
   std::vector<std::unique_ptr<Listener>> listeners_;

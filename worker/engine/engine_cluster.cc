@@ -1,4 +1,4 @@
-#include "worker/engine/test_cluster.h"
+#include "worker/engine/engine_cluster.h"
 
 #include <algorithm>
 #include <deque>
@@ -14,7 +14,7 @@
 
 namespace conclave {
 
-ParallelPlan TestPlan(const ParallelSpec& spec, const ModelShape& shape, Epoch epoch) {
+ParallelPlan BlockPlan(const ParallelSpec& spec, const ModelShape& shape, Epoch epoch) {
   ParallelPlan plan;
   plan.epoch = epoch;
   plan.spec = spec;
@@ -36,7 +36,7 @@ ParallelPlan TestPlan(const ParallelSpec& spec, const ModelShape& shape, Epoch e
 }
 
 // Collects what an engine reports; the driver waits for it.
-class TestCluster::Listener : public EngineListener {
+class EngineCluster::Listener : public EngineListener {
  public:
   explicit Listener(absl::Duration timeout) : timeout_(timeout) {}
 
@@ -72,15 +72,13 @@ class TestCluster::Listener : public EngineListener {
   }
   absl::StatusOr<Prepared> WaitPrepared() {
     absl::MutexLock lock(&mutex_);
-    RETURN_IF_ERROR(WaitLocked("Prepared", [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-      return prepared_.has_value();
-    }));
+    RETURN_IF_ERROR(WaitLocked(
+        "Prepared", [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return prepared_.has_value(); }));
     return *prepared_;
   }
   absl::Status WaitConnected() {
     absl::MutexLock lock(&mutex_);
-    return WaitLocked("Connected",
-                      [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return connected_; });
+    return WaitLocked("Connected", [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return connected_; });
   }
   absl::StatusOr<StepResult> WaitResult() {
     absl::MutexLock lock(&mutex_);
@@ -104,9 +102,8 @@ class TestCluster::Listener : public EngineListener {
   template <typename Done>
   absl::Status WaitLocked(const char* what, const Done& done)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    const auto over = [this, &done]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-      return !fault_.ok() || done();
-    };
+    const auto over = [this, &done]()
+                          ABSL_NO_THREAD_SAFETY_ANALYSIS { return !fault_.ok() || done(); };
     if (!mutex_.AwaitWithTimeout(absl::Condition(&over), timeout_)) {
       return absl::DeadlineExceededError(absl::StrCat("no ", what, " within the test's timeout"));
     }
@@ -124,19 +121,19 @@ class TestCluster::Listener : public EngineListener {
 };
 
 // A request on its way.
-struct TestCluster::Sequence {
-  const TestRequest* request = nullptr;
-  TestAnswer* answer = nullptr;
+struct EngineCluster::Sequence {
+  const EngineRequest* request = nullptr;
+  EngineAnswer* answer = nullptr;
   RequestId id;
   int dp = 0;
   int start_step = 0;
-  int computed = 0;             // tokens in the cache
+  int computed = 0;  // tokens in the cache
   bool sampled_last_step = false;
   bool done = false;
   std::vector<int32_t> pages;
 };
 
-TestCluster::TestCluster(const TestClusterOptions& options)
+EngineCluster::EngineCluster(const EngineClusterOptions& options)
     : options_(options), hub_(LocalFabricHub::Create()) {
   CpuEngineOptions engine;
   engine.threads = options.threads;
@@ -149,22 +146,22 @@ TestCluster::TestCluster(const TestClusterOptions& options)
   }
 }
 
-TestCluster::~TestCluster() = default;
+EngineCluster::~EngineCluster() = default;
 
-Engine& TestCluster::engine(int rank) { return *engines_[rank]; }
+Engine& EngineCluster::engine(int rank) { return *engines_[rank]; }
 
-absl::StatusOr<std::unique_ptr<TestCluster>> TestCluster::Create(
-    const TestClusterOptions& options) {
-  TestClusterOptions resolved = options;
+absl::StatusOr<std::unique_ptr<EngineCluster>> EngineCluster::Create(
+    const EngineClusterOptions& options) {
+  EngineClusterOptions resolved = options;
   ASSIGN_OR_RETURN(resolved.spec, ResolveParallelSpec(options.spec, options.shape));
-  auto cluster = std::unique_ptr<TestCluster>(new TestCluster(resolved));
-  ParallelPlan plan = TestPlan(resolved.spec, options.shape, Epoch{1});
+  auto cluster = std::unique_ptr<EngineCluster>(new EngineCluster(resolved));
+  ParallelPlan plan = BlockPlan(resolved.spec, options.shape, Epoch{1});
   plan.exchange = options.exchange;
   RETURN_IF_ERROR(cluster->Assign(plan).status());
   return cluster;
 }
 
-absl::StatusOr<std::vector<Prepared>> TestCluster::Assign(const ParallelPlan& plan) {
+absl::StatusOr<std::vector<Prepared>> EngineCluster::Assign(const ParallelPlan& plan) {
   CHECK_LE(plan.spec.WorkerCount(), static_cast<int>(engines_.size()));
   plan_ = plan;
   step_ = StepId{};
@@ -192,9 +189,9 @@ absl::StatusOr<std::vector<Prepared>> TestCluster::Assign(const ParallelPlan& pl
   return prepared_;
 }
 
-absl::Status TestCluster::WaitForFault(int rank) { return listeners_[rank]->WaitFault(); }
+absl::Status EngineCluster::WaitForFault(int rank) { return listeners_[rank]->WaitFault(); }
 
-absl::StatusOr<std::vector<StepResult>> TestCluster::Step(
+absl::StatusOr<std::vector<StepResult>> EngineCluster::Step(
     std::vector<std::vector<SequenceSlice>> batches) {
   CHECK_EQ(static_cast<int>(batches.size()), plan_.spec.dp);
   step_ = step_.Next();
@@ -222,8 +219,8 @@ absl::StatusOr<std::vector<StepResult>> TestCluster::Step(
   return results;
 }
 
-absl::Status TestCluster::AddSlices(std::vector<Sequence>& sequences, int chunk_tokens,
-                                    std::vector<std::vector<SequenceSlice>>& batches) {
+absl::Status EngineCluster::AddSlices(std::vector<Sequence>& sequences, int chunk_tokens,
+                                      std::vector<std::vector<SequenceSlice>>& batches) {
   for (Sequence& s : sequences) {
     if (s.done || static_cast<int>(step_.value) < s.start_step) continue;
     const int prompt = static_cast<int>(s.request->prompt.size());
@@ -255,8 +252,8 @@ absl::Status TestCluster::AddSlices(std::vector<Sequence>& sequences, int chunk_
   return absl::OkStatus();
 }
 
-void TestCluster::TakeResults(const std::vector<StepResult>& results,
-                              std::vector<Sequence>& sequences) {
+void EngineCluster::TakeResults(const std::vector<StepResult>& results,
+                                std::vector<Sequence>& sequences) {
   std::map<RequestId, Sequence*> by_id;
   for (Sequence& s : sequences) by_id[s.id] = &s;
   for (const StepResult& result : results) {
@@ -274,9 +271,9 @@ void TestCluster::TakeResults(const std::vector<StepResult>& results,
   }
 }
 
-absl::StatusOr<TestRun> TestCluster::Run(const std::vector<TestRequest>& requests,
-                                         int chunk_tokens) {
-  TestRun run;
+absl::StatusOr<EngineRun> EngineCluster::Run(const std::vector<EngineRequest>& requests,
+                                             int chunk_tokens) {
+  EngineRun run;
   run.answers.resize(requests.size());
   std::vector<Sequence> sequences(requests.size());
   std::vector<int32_t> next_page(plan_.spec.dp, 0);
