@@ -177,5 +177,18 @@ TEST(UsageTest, WrongKeysAreRefused) {
   EXPECT_EQ(cluster->Client(false).Get("/health")->code, 200);
 }
 
+TEST(UsageTest, BenchLatencyReportsEveryFigure) {
+  const Outcome outcome =
+      RunConclave({"bench", "latency", "--model", DemoModelPath(), "--batch", "3", "--input-len",
+                   "64", "--output-len", "32", "--parallel", "tp=2", "--json"});
+  EXPECT_EQ(outcome.end, "exit 0") << outcome.output;
+  for (const char* field :
+       {"prefill_ms", "prefill_tokens_per_s", "decode_ms_p50", "decode_ms_p99",
+        "decode_tokens_per_s", "decode_weight_bytes_per_step", "decode_gb_per_s",
+        "memory_read_gb_per_s", "memory_bandwidth_share", "peak_memory_gb"}) {
+    EXPECT_THAT(outcome.output, HasSubstr(absl::StrCat("\"", field, "\":")));
+  }
+}
+
 }  // namespace
 }  // namespace conclave

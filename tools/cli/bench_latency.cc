@@ -140,7 +140,7 @@ absl::StatusOr<EngineClusterOptions> ClusterOptions(const BenchLatencyOptions& o
   cluster.exchange = options.model.exchange == "naive" ? ExchangeKind::kNaive : ExchangeKind::kPcc;
   ASSIGN_OR_RETURN(cluster.cache.dtype, ParseDtype(options.model.kv_cache_dtype));
   cluster.cache.page_tokens = options.model.page_tokens;
-  const int pages = (context + cluster.cache.page_tokens - 1) / cluster.cache.page_tokens;
+  const int pages = context / cluster.cache.page_tokens + 1;
   const int sequences = (options.batch + model.spec.dp - 1) / model.spec.dp;
   cluster.cache.pages_max = pages * sequences;
   cluster.threads = options.model.threads > 0 ? options.model.threads
