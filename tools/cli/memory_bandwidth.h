@@ -7,7 +7,8 @@
 namespace conclave {
 
 // Bytes per second that `threads` threads together read from `bytes` of distinct memory with plain
-// vector loads: the best of three passes. `bytes` must be several times the last-level cache.
+// vector loads, prefetched or not: the best of nine passes. `bytes` must be several times the
+// last-level cache.
 double MeasureReadBandwidth(int threads, int64_t bytes);
 
 }  // namespace conclave
