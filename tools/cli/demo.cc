@@ -19,7 +19,7 @@ namespace {
 absl::StatusOr<std::string> FindDemoModel() {
   ASSIGN_OR_RETURN(const std::string program, ProgramPath());
   const std::string folder = std::filesystem::path(program).parent_path();
-  const std::string candidates[] = {folder + "/../demo_model",
+  const std::string candidates[] = {folder + "/../share/demo_model",
                                     program + ".runfiles/conclave/tools/demo_model",
                                     "tools/demo_model"};
   for (const std::string& candidate : candidates) {
