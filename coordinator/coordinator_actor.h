@@ -26,6 +26,8 @@ struct CoordinatorOptions {
   std::string model;  // as served
   ModelSource source;
   CacheOptions cache;
+  bool cache_dtype_auto = false;  // cache.dtype by the workers' devices
+  ComputeOptions compute;
   ExchangeKind exchange = ExchangeKind::kPcc;
   std::optional<ParallelSpec> spec;  // nullopt: chosen by memory
   int workers_expected = 1;          // without a spec: how many to wait for before the first plan
@@ -87,6 +89,7 @@ class CoordinatorActor : public Actor {
   void OnFault(ActorContext& ctx, int rank, const Fault& fault);
   void OnGoodbye(ActorContext& ctx, const PeerId& from, WorkerId id, const Goodbye& goodbye);
 
+  CacheOptions CacheOfMembers() const;
   void TryPlan(ActorContext& ctx);
   void BeginPlan(ActorContext& ctx, ParallelPlan plan);
   void AdvanceEpoch(ActorContext& ctx);
@@ -101,6 +104,7 @@ class CoordinatorActor : public Actor {
 
   const CoordinatorOptions options_;
   MemberTable members_;
+  CacheOptions cache_;  // of the plan made last
   std::optional<PlacementEpoch> epoch_;  // none while waiting for workers
   Epoch last_epoch_;                     // the newest used, by this or a former coordinator
   ServingLoop loop_;

@@ -3,6 +3,7 @@
 #include <map>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "coordinator/coordinator_actor.h"
 #include "glog/logging.h"
@@ -16,12 +17,25 @@ int CoordinatorActor::WorkersNeeded() const {
   return served_once_ ? 1 : std::max(1, options_.workers_expected);
 }
 
+// GPUs compute in bfloat16 unless they are to give the CPU's bits; CPUs in float32.
+CacheOptions CoordinatorActor::CacheOfMembers() const {
+  CacheOptions cache = options_.cache;
+  if (!options_.cache_dtype_auto) return cache;
+  bool gpus = !members_.members().empty() && !options_.compute.deterministic;
+  for (const auto& [name, member] : members_.members()) {
+    gpus = gpus && absl::StartsWith(member.hello.device, "cuda");
+  }
+  cache.dtype = gpus ? Dtype::kBf16 : Dtype::kF32;
+  return cache;
+}
+
 void CoordinatorActor::TryPlan(ActorContext& ctx) {
   if (epoch_.has_value() || draining_ || ctx.Now() < retry_at_) return;
   PlacementInput input;
   input.shape = options_.shape;
   input.spec = options_.spec;
-  input.cache = options_.cache;
+  cache_ = CacheOfMembers();
+  input.cache = cache_;
   input.exchange = options_.exchange;
   for (const auto& [name, member] : members_.members()) {
     if (members_.IsSuspect(member, ctx.Now())) continue;
@@ -67,7 +81,8 @@ void CoordinatorActor::SendDecision(ActorContext& ctx, int rank) {
     return;
   }
   SendToRank(ctx, rank,
-             Assign{options_.shape, options_.source, epoch_->plan(), rank, options_.cache});
+             Assign{options_.shape, options_.source, epoch_->plan(), rank, cache_,
+                    options_.compute});
 }
 
 // Sends what is due of Assign and Commit.

@@ -133,7 +133,13 @@ absl::StatusOr<CoordinatorOptions> ActorOptions(const CoordinatorFlags& flags, c
   options.model = model.served_name;
   options.source = model.source;
   options.cache.page_tokens = flags.page_tokens;
-  ASSIGN_OR_RETURN(options.cache.dtype, ParseDtype(flags.kv_cache_dtype));
+  options.cache_dtype_auto = flags.kv_cache_dtype == "auto";
+  if (!options.cache_dtype_auto) {
+    ASSIGN_OR_RETURN(options.cache.dtype, ParseDtype(flags.kv_cache_dtype));
+  }
+  options.compute.deterministic = flags.deterministic;
+  ASSIGN_OR_RETURN(options.compute.quantization, ParseQuantization(flags.quantization));
+  options.compute.quant_group = flags.quant_group;
   options.context_tokens_max = flags.context_tokens_max;
   options.sequences_max = flags.sequences_max;
   options.batch_tokens_max = flags.batch_tokens_max;

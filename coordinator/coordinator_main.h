@@ -21,7 +21,10 @@ struct CoordinatorFlags {
   std::string control = "tcp://127.0.0.1:7070";  // where workers connect
   std::string state_dir;                         // keys/, admin.token
   std::vector<std::string> allowed_worker_keys;
-  std::string kv_cache_dtype = "float32";
+  std::string kv_cache_dtype = "auto";  // by the workers' devices
+  bool deterministic = false;          // on GPUs too the CPU's bits
+  std::string quantization = "none";   // of weights on GPUs
+  int quant_group = 0;
   int page_tokens = 16;
   int context_tokens_max = 0;
   int sequences_max = 256;

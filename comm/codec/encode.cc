@@ -235,6 +235,10 @@ class MessageWriter {
     cache.setDtype(static_cast<schema::Dtype>(in.cache.dtype));
     cache.setMemoryBytes(in.cache.memory_bytes);
     cache.setPagesMax(in.cache.pages_max);
+    auto compute = assign.initCompute();
+    compute.setDeterministic(in.compute.deterministic);
+    compute.setQuantization(static_cast<schema::Quantization>(in.compute.quantization));
+    compute.setQuantGroup(in.compute.quant_group);
   }
   void operator()(const Commit& in) {
     auto commit = out_.initCommit();

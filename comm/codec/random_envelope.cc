@@ -148,6 +148,7 @@ Assign RandomAssign(Rng& rng) {
   out.source = {Bytes(rng, 100), rng.Chance(1, 2), rng.Next()};
   out.plan = RandomPlan(rng, out.shape);
   out.rank = Int(rng, out.plan.spec.WorkerCount());
+  out.compute = {rng.Chance(1, 2), static_cast<Quantization>(rng.Below(6)), Int(rng, 257)};
   out.cache = {1 + Int(rng, 256), static_cast<Dtype>(rng.Below(6)), Big(rng), Int(rng, 1u << 30)};
   return out;
 }

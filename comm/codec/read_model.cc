@@ -182,6 +182,12 @@ Assign ReadAssign(schema::Assign::Reader in, FieldCheck& check) {
   out.cache.dtype = ReadDtype("cache.dtype", cache.getDtype(), check);
   out.cache.memory_bytes = check.Int64("cache.memoryBytes", cache.getMemoryBytes());
   out.cache.pages_max = check.Int32("cache.pagesMax", cache.getPagesMax());
+  const auto compute = in.getCompute();
+  out.compute.deterministic = compute.getDeterministic();
+  out.compute.quantization = check.Enumerant("compute.quantization", compute.getQuantization(),
+                                             Quantization::kMxfp4);
+  out.compute.quant_group =
+      check.Int32("compute.quantGroup", compute.getQuantGroup(), {0, kQuantGroupMax});
   return out;
 }
 

@@ -92,10 +92,26 @@ struct CacheOptions {
   pagesMax @3 :Int32;
 }
 
+enum Quantization {
+  none @0;
+  fp8 @1;
+  int8 @2;
+  int4 @3;
+  nf4 @4;
+  mxfp4 @5;
+}
+
+struct ComputeOptions {
+  deterministic @0 :Bool;
+  quantization @1 :Quantization;
+  quantGroup @2 :Int32;
+}
+
 struct Assign {
   shape @0 :ModelShape;
   source @1 :ModelSource;
   plan @2 :ParallelPlan;
   rank @3 :Int32;
   cache @4 :CacheOptions;
+  compute @5 :ComputeOptions;
 }

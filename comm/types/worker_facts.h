@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "comm/base/dtype.h"
 #include "comm/base/strong_id.h"
 #include "comm/types/model_shape.h"
@@ -105,6 +107,28 @@ struct CacheOptions {
   bool operator==(const CacheOptions&) const = default;
 };
 
+// How weights are held on a GPU (--quantization).
+enum class Quantization : uint8_t {
+  kNone = 0,  // in the checkpoint's dtype
+  kFp8 = 1,
+  kInt8 = 2,
+  kInt4 = 3,
+  kNf4 = 4,
+  kMxfp4 = 5,
+};
+// "none", "fp8", "int8", "int4", "nf4", "mxfp4".
+const char* QuantizationName(Quantization quantization);
+absl::StatusOr<Quantization> ParseQuantization(absl::string_view text);
+
+inline constexpr int32_t kQuantGroupMax = 256;
+
+struct ComputeOptions {
+  bool deterministic = false;  // --deterministic: the bits of the CPU, on a GPU too
+  Quantization quantization = Quantization::kNone;
+  int32_t quant_group = 0;  // inputs that share a scale; 0: the format's usual
+  bool operator==(const ComputeOptions&) const = default;
+};
+
 // Be rank `rank` of `plan`: drop the older epoch, load the slices, answer Prepared.
 struct Assign {
   ModelShape shape;
@@ -112,6 +136,7 @@ struct Assign {
   ParallelPlan plan;
   int32_t rank = 0;
   CacheOptions cache;
+  ComputeOptions compute;
   bool operator==(const Assign&) const = default;
 };
 

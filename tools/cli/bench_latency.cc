@@ -5,19 +5,18 @@
 #include <iostream>
 #include <numeric>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "comm/base/rng.h"
+#include "absl/synchronization/mutex.h"
 #include "comm/base/status.h"
+#include "tools/cli/bench_engine.h"
 #include "tools/cli/commands.h"
-#include "tools/cli/memory_bandwidth.h"
+#include "tools/cli/trace_file.h"
 #include "worker/engine/engine_cluster.h"
 
 namespace conclave {
 namespace {
-
-constexpr int64_t kBandwidthProbeBytes = int64_t{4} << 30;  // several times any last-level cache
-constexpr uint64_t kPromptSeed = 1;
 
 struct Report {
   double prefill_ms = 0;
@@ -31,28 +30,10 @@ struct Report {
   double peak_memory_gb = 0;
 };
 
-double Percentile(std::vector<double> values, double share) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  return values[std::min(values.size() - 1, static_cast<size_t>(share * values.size()))];
-}
-
-std::vector<EngineRequest> RandomRequests(const BenchLatencyOptions& options, int vocab) {
-  Rng rng(kPromptSeed);
-  std::vector<EngineRequest> requests(options.batch);
-  for (EngineRequest& request : requests) {
-    for (int i = 0; i < options.input_tokens; ++i) {
-      request.prompt.push_back(static_cast<int32_t>(rng.Below(vocab)));
-    }
-    request.tokens_max = options.output_tokens;
-  }
-  return requests;
-}
-
 // Steps that took a prompt's last token or an earlier one come first; a step lasts as long as its
 // slowest rank.
-Report Summarize(const BenchLatencyOptions& options, const EngineRun& run) {
-  const size_t decode_steps = std::max(0, options.output_tokens - 1);
+Report Summarize(const BenchSize& size, const EngineRun& run) {
+  const size_t decode_steps = std::max(0, size.output_tokens - 1);
   const size_t prefill_steps = run.steps.size() - std::min(run.steps.size(), decode_steps);
   std::vector<double> decode_ms;
   std::vector<double> bytes;
@@ -71,11 +52,11 @@ Report Summarize(const BenchLatencyOptions& options, const EngineRun& run) {
       bytes.push_back(read);
     }
   }
-  report.prefill_tokens_per_s = options.batch * options.input_tokens / report.prefill_ms * 1e3;
+  report.prefill_tokens_per_s = size.batch * size.input_tokens / report.prefill_ms * 1e3;
   const double total = std::accumulate(decode_ms.begin(), decode_ms.end(), 0.0);
   report.decode_p50_ms = Percentile(decode_ms, 0.5);
   report.decode_p99_ms = Percentile(decode_ms, 0.99);
-  if (total > 0) report.decode_tokens_per_s = options.batch * decode_ms.size() / total * 1e3;
+  if (total > 0) report.decode_tokens_per_s = size.batch * decode_ms.size() / total * 1e3;
   report.bytes_per_step = Percentile(bytes, 0.5);
   if (report.decode_p50_ms > 0) {
     report.gigabytes_per_s = report.bytes_per_step / report.decode_p50_ms / 1e6;
@@ -86,12 +67,15 @@ Report Summarize(const BenchLatencyOptions& options, const EngineRun& run) {
   return report;
 }
 
-void PrintJson(const BenchLatencyOptions& options, const ResolvedModel& model, const Report& r) {
+void PrintJson(const BenchLatencyOptions& options, int batch, const ResolvedModel& model,
+               const Report& r) {
   boost::json::object out;
   out["model"] = options.model.model;
   out["parallel"] = model.spec.ToString();
+  out["device"] = DeviceOfWorker(options.model, 0);
+  out["quantization"] = options.model.quantization;
   out["weights"] = model.dummy ? "dummy" : "checkpoint";
-  out["batch"] = options.batch;
+  out["batch"] = batch;
   out["input_len"] = options.input_tokens;
   out["output_len"] = options.output_tokens;
   out["prefill_ms"] = r.prefill_ms;
@@ -107,11 +91,12 @@ void PrintJson(const BenchLatencyOptions& options, const ResolvedModel& model, c
   std::cout << boost::json::serialize(out) << "\n";
 }
 
-void PrintTable(const BenchLatencyOptions& options, const ResolvedModel& model, const Report& r) {
+void PrintTable(const BenchLatencyOptions& options, int batch, const ResolvedModel& model,
+                const Report& r) {
   std::cout << absl::StrFormat("%s, %s, %s weights, batch %d, %d tokens in, %d out\n",
                                options.model.model, model.spec.ToString(),
-                               model.dummy ? "random" : "checkpoint", options.batch,
-                               options.input_tokens, options.output_tokens);
+                               model.dummy ? "random" : "checkpoint", batch, options.input_tokens,
+                               options.output_tokens);
   std::cout << absl::StrFormat("  prefill       %10.1f ms   %10.1f tokens/s\n", r.prefill_ms,
                                r.prefill_tokens_per_s);
   std::cout << absl::StrFormat("  decode p50    %10.2f ms   %10.2f tokens/s\n", r.decode_p50_ms,
@@ -125,28 +110,45 @@ void PrintTable(const BenchLatencyOptions& options, const ResolvedModel& model, 
   std::cout << absl::StrFormat("  peak memory   %10.2f GB\n", r.peak_memory_gb);
 }
 
-absl::StatusOr<EngineClusterOptions> ClusterOptions(const BenchLatencyOptions& options,
-                                                    const ResolvedModel& model) {
-  const int context = options.input_tokens + options.output_tokens;
-  if (context > model.shape.context_tokens) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--input-len ", options.input_tokens, " and --output-len ", options.output_tokens,
-        " exceed the model's ", model.shape.context_tokens, " positions; use less"));
+}  // namespace
+
+namespace {
+
+// One batch: a run that warms buffers, page tables and graphs, whose figures are dropped, then the
+// run that counts.
+absl::StatusOr<Report> MeasureBatch(const BenchLatencyOptions& options, const BenchSize& size,
+                                    EngineCluster& cluster, int vocab) {
+  const std::vector<EngineRequest> requests = RandomRequests(size, vocab);
+  const int chunk = std::max(1, options.model.batch_tokens_max / size.batch);
+  std::vector<EngineRequest> warmup = requests;
+  for (EngineRequest& request : warmup) request.tokens_max = std::min(request.tokens_max, 4);
+  RETURN_IF_ERROR(cluster.Run(warmup, chunk).status());
+  ASSIGN_OR_RETURN(const EngineRun run, cluster.Run(requests, chunk));
+  return Summarize(size, run);
+}
+
+// Spans of all engines of a run.
+struct SpanLog {
+  absl::Mutex mutex;
+  std::vector<OpSpan> spans ABSL_GUARDED_BY(mutex);
+};
+
+absl::Status WriteTrace(const BenchLatencyOptions& options, EngineClusterOptions cluster_options,
+                        BenchSize size) {
+  SpanLog log;
+  cluster_options.trace = [&log](std::vector<OpSpan> spans) {
+    absl::MutexLock lock(&log.mutex);
+    log.spans.insert(log.spans.end(), spans.begin(), spans.end());
+  };
+  size.output_tokens = std::min(size.output_tokens, 3);
+  ASSIGN_OR_RETURN(std::unique_ptr<EngineCluster> cluster, EngineCluster::Create(cluster_options));
+  const int chunk = std::max(1, options.model.batch_tokens_max / size.batch);
+  RETURN_IF_ERROR(cluster->Run(RandomRequests(size, cluster_options.shape.vocab), chunk).status());
+  absl::MutexLock lock(&log.mutex);
+  if (log.spans.empty()) {
+    return absl::InvalidArgumentError("--trace: operators are timed on GPUs only; give --device");
   }
-  EngineClusterOptions cluster;
-  cluster.shape = model.shape;
-  cluster.source = {options.model.model, model.dummy, 0};
-  cluster.spec = model.spec;
-  cluster.exchange = options.model.exchange == "naive" ? ExchangeKind::kNaive : ExchangeKind::kPcc;
-  ASSIGN_OR_RETURN(cluster.cache.dtype, ParseDtype(options.model.kv_cache_dtype));
-  cluster.cache.page_tokens = options.model.page_tokens;
-  const int pages = context / cluster.cache.page_tokens + 1;
-  const int sequences = (options.batch + model.spec.dp - 1) / model.spec.dp;
-  cluster.cache.pages_max = pages * sequences;
-  cluster.threads = options.model.threads > 0 ? options.model.threads
-                                              : std::max(1, MachineProcessors() / model.workers);
-  cluster.timeout = absl::Minutes(30);
-  return cluster;
+  return WriteChromeTrace("--trace", options.trace_path, log.spans);
 }
 
 }  // namespace
@@ -154,26 +156,28 @@ absl::StatusOr<EngineClusterOptions> ClusterOptions(const BenchLatencyOptions& o
 absl::Status RunBenchLatency(const BenchLatencyOptions& options,
                              const std::atomic<bool>& cancelled) {
   ASSIGN_OR_RETURN(const ResolvedModel model, ResolveModel(options.model));
-  ASSIGN_OR_RETURN(const EngineClusterOptions cluster_options, ClusterOptions(options, model));
-  const double bandwidth = MeasureReadBandwidth(MachineProcessors(), kBandwidthProbeBytes);
-  ASSIGN_OR_RETURN(std::unique_ptr<EngineCluster> cluster, EngineCluster::Create(cluster_options));
-  if (cancelled.load()) return absl::CancelledError("interrupted");
-  const std::vector<EngineRequest> requests = RandomRequests(options, model.shape.vocab);
-  const int chunk = std::max(1, options.model.batch_tokens_max / options.batch);
-  // The first run warms buffers and page tables; its figures are dropped.
-  std::vector<EngineRequest> warmup = requests;
-  for (EngineRequest& request : warmup) request.tokens_max = std::min(request.tokens_max, 2);
-  RETURN_IF_ERROR(cluster->Run(warmup, chunk).status());
-  if (cancelled.load()) return absl::CancelledError("interrupted");
-  ASSIGN_OR_RETURN(const EngineRun run, cluster->Run(requests, chunk));
-  Report report = Summarize(options, run);
-  report.memory_gigabytes_per_s = bandwidth / 1e9;
-  if (options.json) {
-    PrintJson(options, model, report);
-  } else {
-    PrintTable(options, model, report);
+  BenchSize largest = {1, options.input_tokens, options.output_tokens};
+  for (const int batch : options.batches) largest.batch = std::max(largest.batch, batch);
+  ASSIGN_OR_RETURN(const EngineClusterOptions cluster_options,
+                   BenchClusterOptions(options.model, model, largest));
+  ASSIGN_OR_RETURN(const double bandwidth, MeasureDeviceRead(cluster_options.gpu));
+  {
+    ASSIGN_OR_RETURN(std::unique_ptr<EngineCluster> cluster,
+                     EngineCluster::Create(cluster_options));
+    for (const int batch : options.batches) {
+      if (cancelled.load()) return absl::CancelledError("interrupted");
+      const BenchSize size = {batch, options.input_tokens, options.output_tokens};
+      ASSIGN_OR_RETURN(Report report, MeasureBatch(options, size, *cluster, model.shape.vocab));
+      report.memory_gigabytes_per_s = bandwidth / 1e9;
+      if (options.json) {
+        PrintJson(options, batch, model, report);
+      } else {
+        PrintTable(options, batch, model, report);
+      }
+    }
   }
-  return absl::OkStatus();
+  if (options.trace_path.empty()) return absl::OkStatus();
+  return WriteTrace(options, cluster_options, largest);
 }
 
 }  // namespace conclave

@@ -66,13 +66,34 @@ absl::Status RunServe(const ServeOptions& options, const std::atomic<bool>& canc
 
 struct BenchLatencyOptions {
   ModelOptions model;
-  int batch = 1;
+  std::vector<int> batches = {1};  // measured one after the other with the weights loaded once
   int input_tokens = 128;
   int output_tokens = 32;
-  int warmup_steps = 2;
+  std::string trace_path;          // Chrome trace of one more run, each operator timed alone
   bool json = false;
 };
 absl::Status RunBenchLatency(const BenchLatencyOptions& options,
                              const std::atomic<bool>& cancelled);
+
+struct BenchKernelsOptions {
+  ModelOptions model;
+  std::vector<int> batches = {1};
+  int input_tokens = 512;
+  std::string trace_path;
+  bool json = false;
+};
+absl::Status RunBenchKernels(const BenchKernelsOptions& options,
+                             const std::atomic<bool>& cancelled);
+
+struct BenchServeOptions {
+  ModelOptions model;
+  ServerOptions server;
+  int streams = 1;
+  int input_tokens = 128;
+  int output_tokens = 64;
+  int vocab = 1000;  // prompts are random ids below this
+  bool json = false;
+};
+absl::Status RunBenchServe(const BenchServeOptions& options, const std::atomic<bool>& cancelled);
 
 }  // namespace conclave

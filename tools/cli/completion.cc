@@ -86,8 +86,10 @@ absl::StatusOr<Completion> Complete(const HttpClient& client, const CompletionOp
       failure = absl::InternalError(absl::StrCat("the coordinator's event '", data.substr(0, 200),
                                                  "' lacks a field: ", e.what()));
     }
-    if (completion.first_token_s == 0 && !completion.token_ids.empty()) {
-      completion.first_token_s = absl::ToDoubleSeconds(absl::Now() - begin);
+    completion.arrival_s.resize(completion.token_ids.size(),
+                                absl::ToDoubleSeconds(absl::Now() - begin));
+    if (completion.first_token_s == 0 && !completion.arrival_s.empty()) {
+      completion.first_token_s = completion.arrival_s[0];
     }
   };
   const absl::Status status = client.PostStream("/v1/completions", RequestBody(options), on_event);

@@ -33,6 +33,7 @@ struct Completion {
   int prompt_tokens = 0;
   double first_token_s = 0;  // from the request to its first token
   double total_s = 0;
+  std::vector<double> arrival_s;  // of each token, from the request
 };
 
 // Streams a completion of `client`'s coordinator; `on_text` gets each piece as it comes.

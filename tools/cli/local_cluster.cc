@@ -125,6 +125,9 @@ absl::Status LocalCluster::StartCoordinator() {
   AddFlag(argv, "control", "tcp://127.0.0.1:*");
   AddFlag(argv, "state-dir", state_dir_);
   AddFlag(argv, "kv-cache-dtype", model.kv_cache_dtype);
+  if (model.deterministic) argv.push_back("--deterministic");
+  AddFlag(argv, "quantization", model.quantization);
+  AddFlag(argv, "quant-group-size", absl::StrCat(model.quant_group));
   AddFlag(argv, "block-size", absl::StrCat(model.page_tokens));
   if (model.context_tokens_max > 0) {
     AddFlag(argv, "max-model-len", absl::StrCat(model.context_tokens_max));
@@ -164,13 +167,13 @@ absl::StatusOr<Subprocess> LocalCluster::StartWorker(int i) const {
   const int threads = options_.model.threads > 0 ? options_.model.threads
                                                  : std::max(1, MachineProcessors() / count);
   std::string memory = options_.model.memory;
-  if (memory.empty()) memory = absl::StrCat(MachineMemoryBytes() / 10 * 9 / count);
+  if (memory.empty()) memory = absl::StrCat(MemoryOfWorker(options_.model, i, count));
   const std::string name = absl::StrCat("w", i);
   std::vector<std::string> argv = {program, "worker"};
   AddFlag(argv, "coordinator", control_);
   AddFlag(argv, "state-dir", state_dir_);
   AddFlag(argv, "name", name);
-  AddFlag(argv, "device", options_.model.device);
+  AddFlag(argv, "device", DeviceOfWorker(options_.model, i));
   AddFlag(argv, "threads", absl::StrCat(threads));
   AddFlag(argv, "memory", memory);
   return Subprocess::Start({argv, LogPath(name), -1, true});

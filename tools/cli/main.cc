@@ -35,6 +35,24 @@ struct Invocation {
   bool handles_signals = false;  // coordinator and worker do so themselves
 };
 
+// How workers on GPUs compute; of a model or of a coordinator.
+struct ComputeFlags {
+  bool& deterministic;
+  std::string& quantization;
+  int& quant_group;
+};
+
+void AddComputeFlags(CLI::App& app, ComputeFlags flags) {
+  app.add_flag("--deterministic", flags.deterministic,
+               "On GPUs too the CPU's bits, whatever the placement and the batch; slower");
+  app.add_option("--quantization,-q", flags.quantization,
+                 "Weights on GPUs: none, fp8, int8, int4, nf4 or mxfp4")
+      ->capture_default_str();
+  app.add_option("--quant-group-size", flags.quant_group,
+                 "Inputs that share a scale: 32, 64, 128 or 256 (0: the format's usual)")
+      ->capture_default_str();
+}
+
 void AddModelFlags(CLI::App& app, ModelOptions& model, bool model_required) {
   auto* option = app.add_option("--model,-m,model", model.model,
                                 "Checkpoint folder (Hugging Face safetensors), or a preset shape: "
@@ -42,7 +60,9 @@ void AddModelFlags(CLI::App& app, ModelOptions& model, bool model_required) {
   if (model_required) option->required();
   app.add_option("--load-format", model.load_format, "auto, safetensors, or dummy (random weights)")
       ->capture_default_str();
-  app.add_option("--device", model.device, "auto or cpu")->capture_default_str();
+  app.add_option("--device", model.device,
+                 "auto (GPUs if there are), cpu, cuda (the machine's GPUs in turn) or cuda:N")
+      ->capture_default_str();
   app.add_option("--parallel,-p", model.parallel,
                  "Grid: tp=T,dp=D,pp=P[,ep=E][,slices=S]; T*D*P workers");
   app.add_option("--workers", model.workers,
@@ -53,7 +73,8 @@ void AddModelFlags(CLI::App& app, ModelOptions& model, bool model_required) {
       ->check(CLI::Range(1, 1024));
   app.add_option("--memory", model.memory,
                  "Memory of each worker for weights and KV, such as 8GiB");
-  app.add_option("--kv-cache-dtype", model.kv_cache_dtype, "float32, float16 or bfloat16")
+  AddComputeFlags(app, {model.deterministic, model.quantization, model.quant_group});
+  app.add_option("--kv-cache-dtype", model.kv_cache_dtype, "auto, float32, float16 or bfloat16")
       ->capture_default_str();
   app.add_option("--block-size", model.page_tokens, "Tokens of a KV page")->capture_default_str();
   app.add_option("--max-model-len", model.context_tokens_max, "Longest sequence in tokens")
@@ -187,7 +208,10 @@ void AddCoordinator(CLI::App& root, Invocation& invocation) {
   app->add_option("--state-dir", flags->state_dir, "Folder of keys and admin token");
   app->add_option("--allow-worker-key", flags->allowed_worker_keys,
                   "Public key of a worker that may join; may be repeated");
-  app->add_option("--kv-cache-dtype", flags->kv_cache_dtype)->capture_default_str();
+  AddComputeFlags(*app, {flags->deterministic, flags->quantization, flags->quant_group});
+  app->add_option("--kv-cache-dtype", flags->kv_cache_dtype,
+                  "auto (by the workers' devices), float32, float16 or bfloat16")
+      ->capture_default_str();
   app->add_option("--block-size", flags->page_tokens)->capture_default_str();
   app->add_option("--max-model-len", flags->context_tokens_max);
   app->add_option("--max-num-seqs", flags->sequences_max)->capture_default_str();
@@ -219,7 +243,8 @@ void AddWorker(CLI::App& root, Invocation& invocation) {
   app->add_option("--state-dir", flags->state_dir, "Folder of keys");
   app->add_option("--name", flags->name, "Unique in the cluster (default: host and pid)");
   app->add_option("--node", flags->node, "Node name (default: the host's)");
-  app->add_option("--device", flags->device)->capture_default_str();
+  app->add_option("--device", flags->device, "auto (a GPU if there is one), cpu or cuda:N")
+      ->capture_default_str();
   app->add_option("--threads", flags->threads)->check(CLI::Range(1, 1024));
   app->add_option("--memory", *memory, "For weights and KV, such as 8GiB");
   app->footer("Example: conclave worker --coordinator tcp://10.0.0.1:7070");
@@ -236,13 +261,67 @@ void AddWorker(CLI::App& root, Invocation& invocation) {
   });
 }
 
+void AddBenchKernels(CLI::App& bench, Invocation& invocation) {
+  auto* app = bench.add_subcommand("kernels", "Each GPU operator of a step against its roofline");
+  auto options = std::make_shared<BenchKernelsOptions>();
+  AddModelFlags(*app, options->model, true);
+  app->add_option("--batch,--batch-size", options->batches,
+                  "Sequences; several are measured in turn")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  app->add_option("--input-len", options->input_tokens, "Tokens of each prompt")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app->add_option("--trace", options->trace_path, "Chrome trace of the operators");
+  app->add_flag("--json", options->json, "Print JSON");
+  app->footer("Example: conclave bench kernels --model qwen3-30b-a3b --device cuda:0 --batch 1,32");
+  app->callback([options, &invocation] {
+    invocation.verb = "bench kernels";
+    invocation.run = [options](const auto& cancelled) {
+      return RunBenchKernels(*options, cancelled);
+    };
+  });
+}
+
+void AddBenchServe(CLI::App& bench, Invocation& invocation) {
+  auto* app = bench.add_subcommand("serve", "Streams over HTTP, as users see them");
+  auto options = std::make_shared<BenchServeOptions>();
+  AddModelFlags(*app, options->model, false);
+  AddServerFlags(*app, options->server);
+  app->add_option("--streams,--max-concurrency", options->streams, "Streams at once")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app->add_option("--input-len", options->input_tokens)
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app->add_option("--output-len", options->output_tokens)
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
+  app->add_option("--vocab", options->vocab, "Prompts are random token ids below this")
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str();
+  app->add_flag("--json", options->json, "Print JSON");
+  app->footer("Example: conclave bench serve --url http://127.0.0.1:8000 --streams 32");
+  app->callback([options, &invocation] {
+    invocation.verb = "bench serve";
+    invocation.run = [options](const auto& cancelled) {
+      return RunBenchServe(*options, cancelled);
+    };
+  });
+}
+
 void AddBench(CLI::App& root, Invocation& invocation) {
-  auto* bench = root.add_subcommand("bench", "Measure: latency");
+  auto* bench = root.add_subcommand("bench", "Measure: latency, kernels, serve");
   bench->require_subcommand(1);
+  AddBenchKernels(*bench, invocation);
+  AddBenchServe(*bench, invocation);
   auto* app = bench->add_subcommand("latency", "Prefill and decode time of one batch");
   auto options = std::make_shared<BenchLatencyOptions>();
   AddModelFlags(*app, options->model, true);
-  app->add_option("--batch,--batch-size", options->batch)
+  app->add_option("--batch,--batch-size", options->batches,
+                  "Sequences; several are measured in turn")
+      ->delimiter(',')
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   app->add_option("--input-len", options->input_tokens)
@@ -251,6 +330,7 @@ void AddBench(CLI::App& root, Invocation& invocation) {
   app->add_option("--output-len", options->output_tokens)
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
+  app->add_option("--trace", options->trace_path, "Chrome trace of the operators (on GPUs)");
   app->add_flag("--json", options->json, "Print JSON");
   app->footer(
       "Example: conclave bench latency --model olmoe-1b-7b --batch 1 --input-len 128 "

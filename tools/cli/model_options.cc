@@ -5,12 +5,17 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "comm/base/status.h"
+#include "comm/device/cuda_device.h"
+#include "comm/types/worker_facts.h"
 #include "coordinator/model_config/model_config.h"
 
 namespace conclave {
@@ -22,6 +27,40 @@ absl::Status CheckFlag(bool good, absl::string_view flag, absl::string_view valu
   return absl::InvalidArgumentError(absl::StrCat(flag, " '", value, "': ", remedy));
 }
 
+// The GPUs that this binary's code runs on; empty on a machine without.
+const std::vector<CudaDeviceInfo>& UsableGpus() {
+  static const auto& gpus = *new std::vector<CudaDeviceInfo>([] {
+    absl::StatusOr<std::vector<CudaDeviceInfo>> found = ListCudaDevices();
+    if (!found.ok() || !CheckCudaDevice(0).ok()) return std::vector<CudaDeviceInfo>();
+    return *std::move(found);
+  }());
+  return gpus;
+}
+
+absl::Status CheckDevice(const std::string& device) {
+  if (device == "auto" || device == "cpu") return absl::OkStatus();
+  int index = 0;
+  const bool named =
+      absl::StartsWith(device, "cuda:") && absl::SimpleAtoi(device.substr(5), &index) && index >= 0;
+  RETURN_IF_ERROR(
+      CheckFlag(device == "cuda" || named, "--device", device, "use auto, cpu, cuda or cuda:N"));
+  const absl::Status usable = CheckCudaDevice(index);
+  if (usable.ok()) return absl::OkStatus();
+  return absl::Status(usable.code(), absl::StrCat("--device '", device, "': ", usable.message()));
+}
+
+absl::Status CheckQuantization(const ModelOptions& options) {
+  const absl::StatusOr<Quantization> format = ParseQuantization(options.quantization);
+  RETURN_IF_ERROR(CheckFlag(format.ok(), "--quantization", options.quantization,
+                            "use none, fp8, int8, int4, nf4 or mxfp4"));
+  const int group = options.quant_group;
+  RETURN_IF_ERROR(
+      CheckFlag(group == 0 || group == 32 || group == 64 || group == 128 || group == 256,
+                "--quant-group-size", absl::StrCat(group), "use 32, 64, 128 or 256"));
+  return CheckFlag(*format == Quantization::kNone || !options.deterministic, "--quantization",
+                   options.quantization, "leave out --deterministic, which keeps weights as is");
+}
+
 absl::Status CheckFlags(const ModelOptions& options) {
   const std::string& format = options.load_format;
   RETURN_IF_ERROR(CheckFlag(format == "auto" || format == "safetensors" || format == "dummy",
@@ -29,15 +68,16 @@ absl::Status CheckFlags(const ModelOptions& options) {
   RETURN_IF_ERROR(CheckFlag(options.exchange == "pcc" || options.exchange == "naive", "--exchange",
                             options.exchange, "use pcc or naive"));
   const std::string& device = options.device;
-  RETURN_IF_ERROR(CheckFlag(device == "auto" || device == "cpu", "--device", device,
-                            "this build computes on cpu; use auto or cpu"));
+  RETURN_IF_ERROR(CheckDevice(device));
+  RETURN_IF_ERROR(CheckQuantization(options));
   const int page = options.page_tokens;
   RETURN_IF_ERROR(CheckFlag(page >= 1 && page <= 64 && (page & (page - 1)) == 0, "--block-size",
                             absl::StrCat(page), "use a power of two up to 64"));
+  if (options.kv_cache_dtype == "auto") return absl::OkStatus();
   const absl::StatusOr<Dtype> dtype = ParseDtype(options.kv_cache_dtype);
   return CheckFlag(
       dtype.ok() && (*dtype == Dtype::kF32 || *dtype == Dtype::kF16 || *dtype == Dtype::kBf16),
-      "--kv-cache-dtype", options.kv_cache_dtype, "use float32, float16 or bfloat16");
+      "--kv-cache-dtype", options.kv_cache_dtype, "use auto, float32, float16 or bfloat16");
 }
 
 }  // namespace
@@ -72,6 +112,35 @@ int MachineProcessors() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
   return std::max(1, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
+}
+
+std::string DeviceOfWorker(const ModelOptions& options, int index) {
+  if (options.device != "auto" && options.device != "cuda") return options.device;
+  const size_t gpus = UsableGpus().size();
+  return gpus == 0 ? "cpu" : absl::StrCat("cuda:", index % gpus);
+}
+
+int64_t MemoryOfWorker(const ModelOptions& options, int index, int workers) {
+  const std::string device = DeviceOfWorker(options, index);
+  if (device == "cpu") return MachineMemoryBytes() / 10 * 9 / workers;
+  int sharing = 0;
+  for (int i = 0; i < workers; ++i) sharing += DeviceOfWorker(options, i) == device ? 1 : 0;
+  // What a process takes on a GPU before it holds anything: its context and code.
+  constexpr int64_t kContextBytes = int64_t{700} << 20;
+  int number = 0;
+  (void)absl::SimpleAtoi(device.substr(5), &number);
+  const int64_t total = UsableGpus()[number].memory_bytes;
+  return std::max<int64_t>(total / 100 * 94 / sharing - kContextBytes, 1 << 20);
+}
+
+bool ComputesInBf16(const ModelOptions& options) {
+  return !options.deterministic && DeviceOfWorker(options, 0) != "cpu";
+}
+
+Dtype CacheDtype(const ModelOptions& options) {
+  const absl::StatusOr<Dtype> dtype = ParseDtype(options.kv_cache_dtype);
+  if (dtype.ok()) return *dtype;
+  return ComputesInBf16(options) ? Dtype::kBf16 : Dtype::kF32;
 }
 
 absl::StatusOr<ResolvedModel> ResolveModel(const ModelOptions& options) {

@@ -113,6 +113,7 @@ WeightKey WeightKeyOf(const Assign& assign) {
   key.first_stage = at.pp == 0;
   key.last_stage = at.pp == spec.pp - 1;
   key.layers = assign.plan.stages[at.pp];
+  key.compute = assign.compute;
   for (int layer = key.layers.begin; layer < key.layers.end; ++layer) {
     if (assign.shape.IsMoeLayer(layer)) {
       key.units.push_back(assign.plan.experts.layers[layer].UnitsOf(spec.StageRankOf(at)));
@@ -140,7 +141,25 @@ int64_t WeightBytesAtLeast(const Assign& assign) {
   if (key.first_stage || key.last_stage) {
     parameters += static_cast<int64_t>(shape.vocab) * shape.hidden / key.tp_size;
   }
-  return parameters * static_cast<int64_t>(DtypeBytes(shape.weight_dtype));
+  const int64_t bytes = parameters * static_cast<int64_t>(DtypeBytes(shape.weight_dtype));
+  switch (assign.compute.quantization) {
+    case Quantization::kNone:
+      return bytes;
+    case Quantization::kFp8:
+    case Quantization::kInt8:
+      return bytes / 2;
+    default:
+      return bytes / 4;
+  }
+}
+
+absl::Status CheckWeightBudget(const Assign& assign, int64_t memory_bytes) {
+  const int64_t need = WeightBytesAtLeast(assign);
+  if (memory_bytes <= 0 || need <= memory_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrFormat(
+      "the weights of this rank take at least %.1f MiB, the worker's memory budget is %.1f MiB; "
+      "raise the budget or use more workers",
+      need / 1048576.0, memory_bytes / 1048576.0));
 }
 
 KvGeometry KvGeometryOf(const Assign& assign) {
@@ -154,6 +173,12 @@ KvGeometry KvGeometryOf(const Assign& assign) {
   geometry.page_tokens = assign.cache.page_tokens;
   geometry.dtype = assign.cache.dtype;
   return geometry;
+}
+
+StepLimits StepLimitsOf(const Assign& assign, int32_t kv_pages) {
+  const ParallelSpec& spec = assign.plan.spec;
+  return {assign.shape.vocab, kv_pages, assign.cache.page_tokens, spec.dp,
+          spec.PositionOf(assign.rank).dp};
 }
 
 }  // namespace conclave

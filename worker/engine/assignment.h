@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "comm/types/worker_facts.h"
+#include "worker/engine/step_check.h"
 #include "worker/kv/kv_pool.h"
 
 namespace conclave {
@@ -26,6 +27,7 @@ struct WeightKey {
   bool last_stage = false;
   LayerRange layers;
   std::vector<std::vector<ExpertUnit>> units;  // of each layer of the stage
+  ComputeOptions compute;
   bool operator==(const WeightKey&) const = default;
 };
 WeightKey WeightKeyOf(const Assign& assign);
@@ -33,7 +35,13 @@ WeightKey WeightKeyOf(const Assign& assign);
 // A lower bound of the bytes its weights take in memory, from the shape alone: refused before they
 // are read when it is beyond the budget.
 int64_t WeightBytesAtLeast(const Assign& assign);
+// ResourceExhausted, with both figures and the remedy, when that is beyond `memory_bytes` (0: no
+// bound).
+absl::Status CheckWeightBudget(const Assign& assign, int64_t memory_bytes);
 
 KvGeometry KvGeometryOf(const Assign& assign);
+
+// What plans of an assignment may hold, given the pages of its cache.
+StepLimits StepLimitsOf(const Assign& assign, int32_t kv_pages);
 
 }  // namespace conclave

@@ -1,22 +1,13 @@
 #include "worker/engine/cpu_engine.h"
 
-#include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <deque>
 #include <optional>
-#include <thread>
 #include <utility>
-#include <variant>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/synchronization/mutex.h"
 #include "comm/base/status.h"
 #include "glog/logging.h"
 #include "worker/engine/assignment.h"
-#include "worker/engine/step_check.h"
 #include "worker/kv/kv_pool.h"
 #include "worker/model/model.h"
 #include "worker/weights/model_weights.h"
@@ -24,252 +15,69 @@
 namespace conclave {
 namespace {
 
-struct PrepareCommand {
-  Assign assign;
-};
-struct ConnectCommand {
-  Commit commit;
-};
-struct StepCommand {
-  StepPlan plan;
-};
-struct TearDownCommand {};
-// A step that found the queue full.
-struct OverflowCommand {
-  StepPlan plan;
-};
-
-struct Command {
-  Epoch epoch;
-  std::variant<PrepareCommand, ConnectCommand, StepCommand, TearDownCommand, OverflowCommand> what;
-};
-
-// Steps wait at most kStepsQueuedMax; of the others a few per epoch come, and a newer epoch removes
-// an older one's.
-constexpr size_t kCommandsMax = 64;
-
-absl::Status QueueFullError(const StepPlan& plan) {
-  return absl::ResourceExhaustedError(absl::StrCat(plan.step.ToString(), " of ",
-                                                   plan.epoch.ToString(), ": ", kStepsQueuedMax,
-                                                   " steps are queued already; send fewer ahead"));
-}
-
-class CpuEngine : public Engine {
+class CpuBackend : public EngineBackend {
  public:
-  CpuEngine(CpuEngineOptions options, EngineListener& listener)
-      : options_(std::move(options)), listener_(listener), thread_([this] { Run(); }) {}
-  ~CpuEngine() override;
+  CpuBackend(const CpuEngineOptions& options, std::atomic<uint64_t>& progress)
+      : options_(options), progress_(progress), pool_(options.threads) {}
 
-  void Prepare(Epoch epoch, const Assign& assign) override;
-  void Connect(Epoch epoch, const Commit& commit) override;
-  void RunStep(const StepPlan& plan) override;
-  void Abort(Epoch epoch, const std::string& reason) override;
-  uint64_t progress() const override { return progress_; }
+  absl::StatusOr<Prepared> Load(const Assign& assign, const std::atomic<bool>& cancelled) override;
+  StepLimits Limits() const override { return limits_; }
+  absl::Status Connect(const Assign& assign, Fabric& fabric) override {
+    model_ = std::make_unique<Model>(
+        ModelParts{assign, loaded_.weights, *kv_, fabric, pool_, progress_, options_.peer_timeout});
+    return absl::OkStatus();
+  }
+  void Disconnect() override {
+    submitted_.clear();
+    model_.reset();
+  }
+  absl::Status Submit(const StepPlan& plan) override {
+    submitted_.push_back(plan);
+    return absl::OkStatus();
+  }
+  bool Done() override { return true; }
+  absl::Status Collect(absl::FunctionRef<void(Logits)> sink, StepResult& result) override {
+    const StepPlan plan = std::move(submitted_.front());
+    submitted_.pop_front();
+    return model_->Forward(plan, sink, result);
+  }
 
  private:
-  enum class Phase { kIdle, kPrepared, kReady, kFailed };
-
-  // Any thread.
-  void PushLocked(Command command) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CancelLocked(Epoch epoch, const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool WakeLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return stopped_ || !queue_.empty();
-  }
-  bool IsAborted(Epoch epoch) const {
-    absl::MutexLock lock(&mutex_);
-    return epoch <= aborted_;
-  }
-
-  // The engine's thread.
-  void Run();
-  std::optional<Command> Next();
-  void Do(Epoch epoch, const PrepareCommand& command);
-  void Do(Epoch epoch, const ConnectCommand& command);
-  void Do(Epoch epoch, const StepCommand& command);
-  void Do(Epoch epoch, const TearDownCommand& command);
-  void Do(Epoch epoch, const OverflowCommand& command);
-  void TearDown();
-  absl::StatusOr<Prepared> Load(const Assign& assign);
-  absl::Status LoadWeights(const Assign& assign);
-  absl::Status ConnectFabric(Epoch epoch, const Commit& commit);
-  absl::Status Step(const StepPlan& plan, StepResult& result);
-  void Fail(StepId step, absl::Status status);
-  StepLimits Limits() const;
+  absl::Status LoadWeights(const Assign& assign, const std::atomic<bool>& cancelled);
 
   const CpuEngineOptions options_;
-  EngineListener& listener_;
-  std::atomic<uint64_t> progress_{0};
-  std::atomic<bool> cancelled_{false};  // of the load that runs
-
-  mutable absl::Mutex mutex_;
-  std::deque<Command> queue_ ABSL_GUARDED_BY(mutex_);
-  int steps_queued_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
-  Epoch aborted_ ABSL_GUARDED_BY(mutex_);  // this epoch and the older ones are over
-  Epoch running_ ABSL_GUARDED_BY(mutex_);  // of the command that runs
-  // Set and reset on the engine's thread with the lock held; Cancel of others holds it too.
-  std::unique_ptr<Fabric> fabric_ ABSL_GUARDED_BY(mutex_);
-  Epoch fabric_epoch_ ABSL_GUARDED_BY(mutex_);
-
-  // The engine's thread only.
-  Phase phase_ = Phase::kIdle;
-  Epoch epoch_;
-  StepId last_step_;
-  Assign assign_;
+  std::atomic<uint64_t>& progress_;
+  ComputePool pool_;
+  StepLimits limits_;
   std::optional<WeightKey> weight_key_;
   LoadedModel loaded_;
   std::unique_ptr<KvPool> kv_;
-  std::unique_ptr<FabricEndpoint> endpoint_;
   std::unique_ptr<Model> model_;
-  std::unique_ptr<ComputePool> pool_;
-
-  // Last: it starts when all else is there. The seam exists to give compute a thread of its own.
-  std::thread thread_;  // tidy: allow(thread-home) model code blocks, an actor may not
+  std::deque<StepPlan> submitted_;  // a step runs when it is collected
 };
 
-CpuEngine::~CpuEngine() {
-  {
-    absl::MutexLock lock(&mutex_);
-    stopped_ = true;
-    CancelLocked(Epoch{~0ULL}, "the engine stops");
-  }
-  thread_.join();
-}
-
-void CpuEngine::PushLocked(Command command) {
-  if (command.epoch <= aborted_) return;
-  // The control side sends a handful of commands per epoch; more is a bug of ours.
-  CHECK_LT(queue_.size(), kCommandsMax) << "engine command queue";
-  queue_.push_back(std::move(command));
-}
-
-void CpuEngine::CancelLocked(Epoch epoch, const std::string& reason) {
-  if (epoch <= aborted_) return;
-  aborted_ = epoch;
-  const auto over = [epoch](const Command& command) { return command.epoch <= epoch; };
-  queue_.erase(std::remove_if(queue_.begin(), queue_.end(), over), queue_.end());
-  steps_queued_ = static_cast<int>(std::count_if(
-      queue_.begin(), queue_.end(),
-      [](const Command& c) { return std::holds_alternative<StepCommand>(c.what); }));
-  if (running_ <= epoch) cancelled_ = true;
-  if (fabric_ != nullptr && fabric_epoch_ <= epoch) {
-    fabric_->Cancel(
-        absl::CancelledError(absl::StrCat(fabric_epoch_.ToString(), " aborted: ", reason)));
-  }
-}
-
-void CpuEngine::Prepare(Epoch epoch, const Assign& assign) {
-  absl::MutexLock lock(&mutex_);
-  if (epoch.value > 0) CancelLocked(Epoch{epoch.value - 1}, "a newer assignment came");
-  PushLocked({epoch, PrepareCommand{assign}});
-}
-
-void CpuEngine::Connect(Epoch epoch, const Commit& commit) {
-  absl::MutexLock lock(&mutex_);
-  PushLocked({epoch, ConnectCommand{commit}});
-}
-
-void CpuEngine::RunStep(const StepPlan& plan) {
-  absl::MutexLock lock(&mutex_);
-  if (plan.epoch <= aborted_ || steps_queued_ > kStepsQueuedMax) return;
-  // The step that runs is not counted: it has left the queue.
-  if (++steps_queued_ <= kStepsQueuedMax) return PushLocked({plan.epoch, StepCommand{plan}});
-  PushLocked({plan.epoch, OverflowCommand{plan}});
-  // The epoch has failed: a step that waits for peers says so now, otherwise the command does in
-  // its turn.
-  if (fabric_ != nullptr && fabric_epoch_ == plan.epoch) fabric_->Cancel(QueueFullError(plan));
-}
-
-void CpuEngine::Abort(Epoch epoch, const std::string& reason) {
-  absl::MutexLock lock(&mutex_);
-  if (epoch <= aborted_) return;
-  CancelLocked(epoch, reason);
-  // Of the next epoch, so that it is not itself aborted.
-  PushLocked({Epoch{epoch.value + 1}, TearDownCommand{}});
-}
-
-std::optional<Command> CpuEngine::Next() {
-  absl::MutexLock lock(&mutex_);
-  running_ = Epoch{~0ULL};
-  mutex_.Await(absl::Condition(this, &CpuEngine::WakeLocked));
-  if (stopped_) return std::nullopt;
-  Command command = std::move(queue_.front());
-  queue_.pop_front();
-  if (std::holds_alternative<StepCommand>(command.what)) --steps_queued_;
-  running_ = command.epoch;
-  cancelled_ = false;
-  return command;
-}
-
-void CpuEngine::Run() {
-  pool_ = std::make_unique<ComputePool>(options_.threads);
-  while (std::optional<Command> command = Next()) {
-    ++progress_;
-    std::visit([&](const auto& what) { Do(command->epoch, what); }, command->what);
-  }
-  TearDown();
-}
-
-void CpuEngine::TearDown() {
-  model_.reset();
-  endpoint_.reset();
-  std::unique_ptr<Fabric> old;
-  {
-    absl::MutexLock lock(&mutex_);
-    old = std::move(fabric_);
-  }
-  phase_ = Phase::kIdle;
-}
-
-void CpuEngine::Fail(StepId step, absl::Status status) {
-  phase_ = Phase::kFailed;
-  if (!IsAborted(epoch_)) listener_.OnFault(epoch_, step, std::move(status));
-}
-
-// ---- Prepare
-
-void CpuEngine::Do(Epoch epoch, const PrepareCommand& command) {
-  TearDown();
-  epoch_ = epoch;
-  last_step_ = StepId{};
-  const auto start = std::chrono::steady_clock::now();
-  absl::StatusOr<Prepared> prepared = Load(command.assign);
-  if (!prepared.ok()) {
-    Fail(StepId{}, WithContext(prepared.status(), absl::StrCat("prepare rank ", command.assign.rank,
-                                                               " of ", epoch.ToString())));
-    return;
-  }
-  prepared->load_us = std::chrono::duration_cast<std::chrono::microseconds>(
-                          std::chrono::steady_clock::now() - start)
-                          .count();
-  phase_ = Phase::kPrepared;
-  if (!IsAborted(epoch)) listener_.OnPrepared(epoch, *std::move(prepared));
-}
-
-absl::Status CpuEngine::LoadWeights(const Assign& assign) {
+absl::Status CpuBackend::LoadWeights(const Assign& assign, const std::atomic<bool>& cancelled) {
   WeightKey key = WeightKeyOf(assign);
   if (weight_key_.has_value() && *weight_key_ == key) return absl::OkStatus();
   weight_key_.reset();
   loaded_ = {};
-  const int64_t need = WeightBytesAtLeast(assign);
-  if (options_.memory_bytes > 0 && need > options_.memory_bytes) {
-    return absl::ResourceExhaustedError(absl::StrFormat(
-        "the weights of this rank take at least %.1f MiB, the worker's memory budget is %.1f MiB; "
-        "raise the budget or use more workers",
-        need / 1048576.0, options_.memory_bytes / 1048576.0));
-  }
+  RETURN_IF_ERROR(CheckWeightBudget(assign, options_.memory_bytes));
   ASSIGN_OR_RETURN(std::unique_ptr<WeightSource> source,
                    OpenWeightSource(assign.source, assign.shape));
-  ASSIGN_OR_RETURN(loaded_, LoadModelWeights(assign, *source, *pool_, progress_, cancelled_));
+  ASSIGN_OR_RETURN(loaded_, LoadModelWeights(assign, *source, pool_, progress_, cancelled));
   weight_key_ = std::move(key);
   return absl::OkStatus();
 }
 
-absl::StatusOr<Prepared> CpuEngine::Load(const Assign& assign) {
-  RETURN_IF_ERROR(CheckAssign(assign));
-  assign_ = assign;
+absl::StatusOr<Prepared> CpuBackend::Load(const Assign& assign,
+                                          const std::atomic<bool>& cancelled) {
+  if (assign.compute.quantization != Quantization::kNone) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--quantization ", QuantizationName(assign.compute.quantization),
+                     " runs on GPUs only; leave it out, or give --device cuda:N"));
+  }
   kv_.reset();
-  RETURN_IF_ERROR(LoadWeights(assign));
+  RETURN_IF_ERROR(LoadWeights(assign, cancelled));
   const KvGeometry geometry = KvGeometryOf(assign);
   Prepared prepared;
   prepared.weight_bytes = loaded_.weights.bytes();
@@ -278,92 +86,20 @@ absl::StatusOr<Prepared> CpuEngine::Load(const Assign& assign) {
   ASSIGN_OR_RETURN(prepared.kv_pages, KvPagesFor(geometry, assign.cache, options_.memory_bytes,
                                                  prepared.weight_bytes));
   ASSIGN_OR_RETURN(kv_, KvPool::Create(geometry, prepared.kv_pages));
-  ASSIGN_OR_RETURN(endpoint_, options_.make_endpoint(assign));
-  prepared.fabric_address = endpoint_->Address();
+  limits_ = StepLimitsOf(assign, prepared.kv_pages);
   return prepared;
-}
-
-// ---- Connect
-
-absl::Status CpuEngine::ConnectFabric(Epoch epoch, const Commit& commit) {
-  const size_t ranks = assign_.plan.spec.WorkerCount();
-  if (commit.fabric_addresses.size() != ranks || commit.nodes.size() != ranks) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "commit: ", commit.fabric_addresses.size(), " addresses and ", commit.nodes.size(),
-        " nodes for a plan of ", ranks, " workers; give one of each for every rank"));
-  }
-  const FabricEndpoint::Peers peers = {commit.fabric_addresses, commit.nodes, assign_.rank,
-                                       epoch.value};
-  ASSIGN_OR_RETURN(std::unique_ptr<Fabric> fabric, endpoint_->Connect(peers));
-  endpoint_.reset();
-  Fabric* borrowed = fabric.get();
-  {
-    absl::MutexLock lock(&mutex_);
-    fabric_ = std::move(fabric);
-    fabric_epoch_ = epoch;
-    if (epoch <= aborted_) return absl::CancelledError(epoch.ToString() + " was aborted");
-  }
-  model_ = std::make_unique<Model>(ModelParts{assign_, loaded_.weights, *kv_, *borrowed, *pool_,
-                                              progress_, options_.peer_timeout});
-  return absl::OkStatus();
-}
-
-void CpuEngine::Do(Epoch epoch, const ConnectCommand& command) {
-  if (epoch != epoch_ || phase_ != Phase::kPrepared) return;
-  if (absl::Status status = ConnectFabric(epoch, command.commit); !status.ok()) {
-    return Fail(StepId{}, WithContext(status, absl::StrCat("connect rank ", assign_.rank, " of ",
-                                                           epoch.ToString())));
-  }
-  phase_ = Phase::kReady;
-  if (!IsAborted(epoch)) listener_.OnConnected(epoch);
-}
-
-// ---- Step
-
-StepLimits CpuEngine::Limits() const {
-  const ParallelSpec& spec = assign_.plan.spec;
-  return {assign_.shape.vocab, kv_->pages(), kv_->geometry().page_tokens, spec.dp,
-          spec.PositionOf(assign_.rank).dp};
-}
-
-absl::Status CpuEngine::Step(const StepPlan& plan, StepResult& result) {
-  if (plan.step <= last_step_) {
-    return absl::InvalidArgumentError(absl::StrCat(plan.step.ToString(), " of ",
-                                                   plan.epoch.ToString(), " came after ",
-                                                   last_step_.ToString(), "; steps must rise"));
-  }
-  RETURN_IF_ERROR(CheckStepPlan(plan, Limits()));
-  last_step_ = plan.step;
-  return model_->Forward(
-      plan, [&](Logits logits) { listener_.OnLogits(plan.epoch, std::move(logits)); }, result);
-}
-
-void CpuEngine::Do(Epoch epoch, const StepCommand& command) {
-  if (epoch != epoch_ || phase_ != Phase::kReady) return;
-  StepResult result;
-  result.epoch = epoch;
-  result.step = command.plan.step;
-  if (absl::Status status = Step(command.plan, result); !status.ok()) {
-    return Fail(command.plan.step, WithContext(status, absl::StrCat("rank ", assign_.rank)));
-  }
-  if (!IsAborted(epoch)) listener_.OnStepDone(epoch, std::move(result));
-}
-
-void CpuEngine::Do(Epoch epoch, const OverflowCommand& command) {
-  if (epoch != epoch_ || phase_ == Phase::kFailed) return;
-  Fail(command.plan.step, QueueFullError(command.plan));
-}
-
-void CpuEngine::Do(Epoch epoch, const TearDownCommand&) {
-  if (epoch_ < epoch) TearDown();
 }
 
 }  // namespace
 
 std::unique_ptr<Engine> CreateCpuEngine(CpuEngineOptions options, EngineListener& listener) {
   CHECK_GE(options.threads, 1);
-  CHECK(options.make_endpoint != nullptr);
-  return std::make_unique<CpuEngine>(std::move(options), listener);
+  QueueEngineOptions queue;
+  queue.make_endpoint = options.make_endpoint;
+  queue.make_backend = [options = std::move(options)](std::atomic<uint64_t>& progress) {
+    return std::make_unique<CpuBackend>(options, progress);
+  };
+  return CreateQueueEngine(std::move(queue), listener);
 }
 
 }  // namespace conclave

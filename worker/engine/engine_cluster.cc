@@ -135,15 +135,23 @@ struct EngineCluster::Sequence {
 
 EngineCluster::EngineCluster(const EngineClusterOptions& options)
     : options_(options), hub_(LocalFabricHub::Create()) {
-  CpuEngineOptions engine;
-  engine.threads = options.threads;
-  engine.memory_bytes = options.memory_bytes;
-  engine.peer_timeout = options.peer_timeout;
-  engine.make_endpoint = [hub = hub_](const conclave::Assign&) { return hub->CreateEndpoint(); };
   for (int rank = 0; rank < options.spec.WorkerCount(); ++rank) {
     listeners_.push_back(std::make_unique<Listener>(options.timeout));
-    engines_.push_back(CreateCpuEngine(engine, *listeners_.back()));
+    engines_.push_back(MakeEngine(*listeners_.back()));
   }
+}
+
+std::unique_ptr<Engine> EngineCluster::MakeEngine(EngineListener& listener) const {
+  const FabricEndpointFactory make_endpoint = [hub = hub_](const conclave::Assign&) {
+    return hub->CreateEndpoint();
+  };
+  if (options_.gpu >= 0) {
+    return CreateCudaEngine({options_.gpu, options_.threads, options_.memory_bytes, make_endpoint,
+                             options_.peer_timeout, options_.trace},
+                            listener);
+  }
+  return CreateCpuEngine(
+      {options_.threads, options_.memory_bytes, make_endpoint, options_.peer_timeout}, listener);
 }
 
 EngineCluster::~EngineCluster() = default;
@@ -171,6 +179,7 @@ absl::StatusOr<std::vector<Prepared>> EngineCluster::Assign(const ParallelPlan& 
   assign.source = options_.source;
   assign.plan = plan;
   assign.cache = options_.cache;
+  assign.compute = options_.compute;
   for (int rank = 0; rank < ranks; ++rank) {
     assign.rank = rank;
     listeners_[rank]->Expect(plan.epoch);

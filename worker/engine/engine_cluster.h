@@ -1,6 +1,7 @@
-// EngineCluster: a replica of CpuEngines in one process, driven as a coordinator would: assigns,
-// commits, steps with continuous batching and paged caches, over fabrics of threads. For tests and
-// measurements of the worker alone. One thread uses it; every wait has a deadline.
+// EngineCluster: a replica of engines in one process, on the CPU or sharing a GPU, driven as a
+// coordinator would: assigns, commits, steps with continuous batching and paged caches, over
+// fabrics of threads. For tests and measurements of the worker alone. One thread uses it; every
+// wait has a deadline.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include "comm/fabric/local_fabric.h"
 #include "comm/types/worker_facts.h"
 #include "worker/engine/cpu_engine.h"
+#include "worker/engine/cuda_engine.h"
 
 namespace conclave {
 
@@ -25,10 +27,13 @@ struct EngineClusterOptions {
   ParallelSpec spec;
   ExchangeKind exchange = ExchangeKind::kPcc;
   CacheOptions cache;
+  ComputeOptions compute;
+  int gpu = -1;                                     // that all engines share; -1: CPUs
   int threads = 1;                                  // of each engine
   int64_t memory_bytes = 0;                         // of each engine
   absl::Duration peer_timeout = absl::Seconds(60);  // of each engine, see CpuEngineOptions
   absl::Duration timeout = absl::Seconds(60);       // of each wait for an engine
+  TraceSink trace;                                  // of GPU engines, see CudaEngineOptions
 };
 
 // One sequence to run to its end.
@@ -79,6 +84,7 @@ class EngineCluster {
   class Listener;
   struct Sequence;
   explicit EngineCluster(const EngineClusterOptions& options);
+  std::unique_ptr<Engine> MakeEngine(EngineListener& listener) const;
   absl::Status AddSlices(std::vector<Sequence>& sequences, int chunk_tokens,
                          std::vector<std::vector<SequenceSlice>>& batches);
   void TakeResults(const std::vector<StepResult>& results, std::vector<Sequence>& sequences);

@@ -4,13 +4,10 @@
 #pragma once
 
 #include "absl/status/status.h"
+#include "worker/model/layer_blocks.h"
 #include "worker/model/step_context.h"
 
 namespace conclave {
-
-struct AttentionChoices {
-  QkNorm qk_norm = QkNorm::kNone;
-};
 
 // All tp ranks of a dp group call it together; with no tokens it does nothing.
 absl::Status AttentionBlock(StepContext& ctx, const LayerState& layer,

@@ -66,19 +66,17 @@ absl::Status ReceiveSlices(StepContext& ctx, Rows full) {
 
 // Logits of a block of head rows on tp rank 0: [rows, vocab]; on the others the slice is sent and
 // the result is empty.
-absl::StatusOr<Rows> BlockLogits(StepContext& ctx, const ModelWeights& weights,
+absl::StatusOr<Rows> BlockLogits(StepContext& ctx, const HeadSlice& head,
                                  absl::Span<const HeadRow> block) {
   const int64_t rows = static_cast<int64_t>(block.size());
   const bool gathers = ctx.tp.index == 0;
-  const int64_t slice_cols = weights.vocab_end - weights.vocab_begin;
+  const int64_t slice_cols = head.vocab_end - head.vocab_begin;
   const Rows full = ctx.buffers.logits.Take(rows, gathers ? ctx.shape.vocab : slice_cols);
   const Rows slice = {full.data, rows, slice_cols, full.cols};
   std::vector<int32_t> tokens;
   tokens.reserve(block.size());
   for (const HeadRow& row : block) tokens.push_back(row.token);
-  LmHead(ctx.Normed(), tokens, weights.lm_head(),
-         ctx.buffers.head_rows.Take(rows, ctx.shape.hidden), slice, ctx.pool);
-  ctx.meter.AddWeightBytes(weights.lm_head().bytes());
+  RETURN_IF_ERROR(head.compute(tokens, slice));
   if (ctx.tp.size() == 1) return full;
   const Phase before = ctx.meter.Enter(Phase::kCollective);
   if (gathers) {
@@ -136,25 +134,38 @@ void SampleBlock(StepContext& ctx, absl::Span<const HeadRow> block, ConstRows lo
 
 }  // namespace
 
-absl::Status RunHead(StepContext& ctx, const ModelWeights& weights, LogitsSink sink,
+absl::Status RunHead(StepContext& ctx, const HeadSlice& head, LogitsSink sink,
                      std::vector<SampledToken>& sampled) {
   absl::Span<const HeadRow> rows = ctx.batch.head_rows();
   if (rows.empty()) return absl::OkStatus();
   const VocabSlice own = SliceOf(ctx.shape.vocab, ctx.tp.index, ctx.tp.size());
-  CHECK_EQ(weights.vocab_begin, own.begin);
-  CHECK_EQ(weights.vocab_end, own.end);
+  CHECK_EQ(head.vocab_begin, own.begin);
+  CHECK_EQ(head.vocab_end, own.end);
   ctx.meter.Enter(Phase::kHead);
-  NormResidual(ctx, weights.final_norm);
   const size_t rows_max = std::max<int64_t>(1, kHeadBlockFloats / ctx.shape.vocab);
   while (!rows.empty()) {
     const absl::Span<const HeadRow> block = rows.first(std::min(rows.size(), rows_max));
     rows.remove_prefix(block.size());
-    ASSIGN_OR_RETURN(const Rows logits, BlockLogits(ctx, weights, block));
+    ASSIGN_OR_RETURN(const Rows logits, BlockLogits(ctx, head, block));
     if (logits.data == nullptr) continue;
     ReportLogits(ctx, block, logits, sink);
     SampleBlock(ctx, block, logits, sampled);
   }
   return absl::OkStatus();
+}
+
+absl::Status RunCpuHead(StepContext& ctx, const ModelWeights& weights, LogitsSink sink,
+                        std::vector<SampledToken>& sampled) {
+  if (ctx.batch.head_rows().empty()) return absl::OkStatus();
+  ctx.meter.Enter(Phase::kHead);
+  NormResidual(ctx, weights.final_norm);
+  const auto compute = [&](absl::Span<const int32_t> tokens, Rows slice) {
+    LmHead(ctx.Normed(), tokens, weights.lm_head(),
+           ctx.buffers.head_rows.Take(slice.rows, ctx.shape.hidden), slice, ctx.pool);
+    ctx.meter.AddWeightBytes(weights.lm_head().bytes());
+    return absl::OkStatus();
+  };
+  return RunHead(ctx, {weights.vocab_begin, weights.vocab_end, compute}, sink, sampled);
 }
 
 absl::Status ShareSampled(StepContext& ctx, const ParallelSpec& spec, int rank,

@@ -7,36 +7,10 @@
 #include "glog/logging.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/rope/rope.h"
+#include "worker/model/cpu_blocks.h"
+#include "worker/model/stage.h"
 
 namespace conclave {
-namespace {
-
-RopeOptions RopeOptionsOf(const ModelShape& shape) {
-  RopeOptions options;
-  options.head_dim = shape.head_dim;
-  options.theta = shape.rope.theta;
-  options.llama3 = shape.rope.kind == RopeShape::Kind::kLlama3;
-  options.factor = shape.rope.factor;
-  options.low_freq_factor = shape.rope.low_freq_factor;
-  options.high_freq_factor = shape.rope.high_freq_factor;
-  options.original_context_tokens = shape.rope.original_context_tokens;
-  return options;
-}
-
-FabricGroup TpGroup(const ParallelSpec& spec, GridPosition at) {
-  FabricGroup group;
-  for (int t = 0; t < spec.tp; ++t) group.ranks.push_back(spec.RankOf({at.pp, at.dp, t}));
-  group.index = at.tp;
-  return group;
-}
-
-absl::Span<uint8_t> BytesOf(Rows rows) {
-  return {reinterpret_cast<uint8_t*>(rows.data),
-          static_cast<size_t>(rows.rows * rows.cols) * sizeof(float)};
-}
-
-}  // namespace
-
 Model::Model(const ModelParts& parts)
     : parts_(parts),
       at_(parts.assign.plan.spec.PositionOf(parts.assign.rank)),
@@ -78,11 +52,7 @@ absl::Status Model::ReceiveFromStageBefore(StepContext& ctx) {
   if (ctx.tokens() == 0) return absl::OkStatus();
   ctx.meter.Enter(Phase::kCollective);
   const int peer = parts_.assign.plan.spec.RankOf({at_.pp - 1, at_.dp, at_.tp});
-  RecvBuffer recv = {peer, BytesOf(ctx.Hidden()), 0};
-  RETURN_IF_ERROR(ctx.fabric.Exchange({}, {&recv, 1}, ctx.Op("stage_activations", -1)));
-  if (recv.received == recv.bytes.size()) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("stage_activations: rank ", peer, " sent ",
-                                          recv.received, " bytes, expected ", recv.bytes.size()));
+  return ReceiveActivations(ctx, peer, ctx.Hidden());
 }
 
 absl::Status Model::SendToStageAfter(StepContext& ctx) {
@@ -90,8 +60,7 @@ absl::Status Model::SendToStageAfter(StepContext& ctx) {
   SettleResidual(ctx);
   ctx.meter.Enter(Phase::kCollective);
   const int peer = parts_.assign.plan.spec.RankOf({at_.pp + 1, at_.dp, at_.tp});
-  const SendBuffer send = {peer, BytesOf(ctx.Hidden())};
-  return ctx.fabric.Exchange({&send, 1}, {}, ctx.Op("stage_activations", -1));
+  return SendActivations(ctx, peer, ctx.Hidden());
 }
 
 absl::Status Model::Begin(StepContext& ctx) {
@@ -107,25 +76,14 @@ absl::Status Model::Begin(StepContext& ctx) {
 absl::Status Model::End(StepContext& ctx, LogitsSink sink) {
   shared_tokens_.clear();
   if (last_stage_) {
-    RETURN_IF_ERROR(RunHead(ctx, parts_.weights, sink, ctx.result.tokens));
+    RETURN_IF_ERROR(RunCpuHead(ctx, parts_.weights, sink, ctx.result.tokens));
     for (const SampledToken& token : ctx.result.tokens) shared_tokens_.push_back(token.token);
   } else {
     RETURN_IF_ERROR(SendToStageAfter(ctx));
   }
   RETURN_IF_ERROR(ShareSampled(ctx, parts_.assign.plan.spec, parts_.assign.rank, shared_tokens_));
   if (!first_stage_) return absl::OkStatus();
-  before_.clear();
-  size_t next = 0;
-  for (const HeadRow& row : ctx.batch.head_rows()) {
-    if (!row.sample) continue;
-    const int32_t token = shared_tokens_[next++];
-    if (token < 0 || token >= ctx.shape.vocab) {
-      return absl::InternalError(
-          absl::StrCat("sampled token ", token, " is outside the vocabulary"));
-    }
-    before_[ctx.batch.plan().batch[row.sequence].request] = token;
-  }
-  return absl::OkStatus();
+  return NoteSampled(ctx, shared_tokens_, before_);
 }
 
 absl::Status Model::Forward(const StepPlan& plan, LogitsSink sink, StepResult& result) {
@@ -136,7 +94,8 @@ absl::Status Model::Forward(const StepPlan& plan, LogitsSink sink, StepResult& r
                   meter_,              result,            parts_.timeout};
   RETURN_IF_ERROR(Begin(ctx));
   for (LayerState& layer : layers_) {
-    RETURN_IF_ERROR(layer_function_(ctx, layer));
+    CpuBlocks blocks(ctx, layer);
+    RETURN_IF_ERROR(layer_function_(blocks));
     ++parts_.progress;
   }
   RETURN_IF_ERROR(End(ctx, sink));

@@ -4,19 +4,20 @@
 #pragma once
 
 #include "absl/status/status.h"
-#include "worker/model/step_context.h"
+#include "comm/types/model_shape.h"
+#include "worker/model/layer_blocks.h"
 
 namespace conclave {
 
-// Runs one layer on ctx.buffers.hidden. Every rank of a stage calls it for every layer, tokens or
+// Runs one layer on the residual stream. Every rank of a stage calls it for every layer, tokens or
 // not.
-using LayerFunction = absl::Status (*)(StepContext& ctx, LayerState& layer);
+using LayerFunction = absl::Status (*)(LayerBlocks& blocks);
 
-absl::Status LlamaLayer(StepContext& ctx, LayerState& layer);
-absl::Status Qwen3Layer(StepContext& ctx, LayerState& layer);
-absl::Status MixtralLayer(StepContext& ctx, LayerState& layer);
-absl::Status OlmoeLayer(StepContext& ctx, LayerState& layer);
-absl::Status Qwen3MoeLayer(StepContext& ctx, LayerState& layer);
+absl::Status LlamaLayer(LayerBlocks& blocks);
+absl::Status Qwen3Layer(LayerBlocks& blocks);
+absl::Status MixtralLayer(LayerBlocks& blocks);
+absl::Status OlmoeLayer(LayerBlocks& blocks);
+absl::Status Qwen3MoeLayer(LayerBlocks& blocks);
 
 LayerFunction LayerOf(Architecture architecture);
 

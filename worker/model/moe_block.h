@@ -4,13 +4,10 @@
 #pragma once
 
 #include "absl/status/status.h"
+#include "worker/model/layer_blocks.h"
 #include "worker/model/step_context.h"
 
 namespace conclave {
-
-struct MoeChoices {
-  bool normalize = true;  // scale the weights of the chosen experts to sum to 1
-};
 
 // Every rank of a stage calls it for every layer with experts, tokens or not: others' tokens go
 // through its experts.

@@ -1,11 +1,11 @@
 #include <algorithm>
-#include <functional>
 #include <utility>
 
 #include "comm/base/reduction.h"
 #include "comm/base/status.h"
 #include "glog/logging.h"
 #include "worker/weights/dummy_source.h"
+#include "worker/weights/load_tasks.h"
 #include "worker/weights/model_weights.h"
 #include "worker/weights/rank_slices.h"
 #include "worker/weights/safetensors_source.h"
@@ -17,8 +17,6 @@ namespace {
 
 // Rows of the embedding or head that one task loads: whole panels.
 constexpr int64_t kTableRows = 256 * PackedMatrix::kPanel;
-
-using LoadTask = std::function<absl::Status()>;
 
 // Loads one rank: makes the frame of ModelWeights, then a list of tasks that each fill a different
 // part of it.
@@ -174,20 +172,6 @@ absl::StatusOr<std::vector<float>> RankLoad::LoadNorm(LayerTensor tensor, int la
   return loader_.ReadVector(TensorOfLayer(shape_, tensor, layer), {0, shape_.hidden});
 }
 
-// Runs the tasks; after a failure those not begun are left out. The error of the first failed task
-// in order.
-absl::Status RunTasks(const std::vector<LoadTask>& tasks, ComputePool& pool) {
-  std::vector<absl::Status> results(tasks.size());
-  std::atomic<bool> failed{false};
-  pool.ParallelFor(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
-    if (failed.load(std::memory_order_relaxed)) return;
-    results[i] = tasks[i]();
-    if (!results[i].ok()) failed.store(true, std::memory_order_relaxed);
-  });
-  for (absl::Status& result : results) RETURN_IF_ERROR(std::move(result));
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 int64_t ModelWeights::bytes() const {
@@ -212,7 +196,7 @@ absl::StatusOr<LoadedModel> LoadModelWeights(const Assign& assign, WeightSource&
   TensorLoader loader(source, progress, cancelled);
   RankLoad load(assign, loader, loaded.weights);
   ASSIGN_OR_RETURN(const std::vector<LoadTask> tasks, load.Tasks());
-  RETURN_IF_ERROR(RunTasks(tasks, pool));
+  RETURN_IF_ERROR(RunLoadTasks(tasks, pool));
   loaded.checkpoint_bytes_read = source.bytes_read() - read_before;
   return loaded;
 }

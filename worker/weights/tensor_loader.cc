@@ -65,7 +65,7 @@ absl::Status TensorLoader::ReadBlocks(const NamedTensor& tensor, const TensorReg
     const TensorRegion part{region.row_begin + row, region.row_begin + row + count,
                             region.col_begin, region.col_end};
     RETURN_IF_ERROR(source_.Read(tensor.name, part, block.get()));
-    sink(row, count, block.get());
+    RETURN_IF_ERROR(sink(row, count, block.get()));
     progress_.fetch_add(1, std::memory_order_relaxed);
   }
   return absl::OkStatus();
@@ -81,6 +81,7 @@ absl::StatusOr<std::vector<float>> TensorLoader::ReadVector(const NamedTensor& t
                                  values[row + i] =
                                      ElementAsFloat(static_cast<const uint8_t*>(data), i, dtype);
                                }
+                               return absl::OkStatus();
                              }));
   return values;
 }
@@ -97,6 +98,7 @@ absl::Status TensorLoader::ReadRows(const NamedTensor& tensor, IndexRange rows,
   return ReadBlocks(tensor, {rows.begin, rows.end, 0, tensor.dims[1]}, dtype,
                     [&](int64_t row, int64_t count, const void* data) {
                       matrix.SetRows(first + row, count, data, tensor.dims[1]);
+                      return absl::OkStatus();
                     });
 }
 
@@ -107,6 +109,7 @@ absl::StatusOr<PackedMatrix> TensorLoader::ReadColumns(const NamedTensor& tensor
   RETURN_IF_ERROR(ReadBlocks(tensor, {0, tensor.dims[0], columns.begin, columns.end}, dtype,
                              [&](int64_t row, int64_t count, const void* data) {
                                matrix.SetRows(row, count, data, columns.size());
+                               return absl::OkStatus();
                              }));
   return matrix;
 }
@@ -130,10 +133,12 @@ absl::StatusOr<FfnWeights> TensorLoader::ReadFfn(const FfnTensors& tensors, Inde
   RETURN_IF_ERROR(
       ReadBlocks(tensors.gate, rows, gate_dtype, [&](int64_t row, int64_t count, const void* data) {
         SetGateRows(weights, row, count, data, hidden);
+        return absl::OkStatus();
       }));
   RETURN_IF_ERROR(
       ReadBlocks(tensors.up, rows, up_dtype, [&](int64_t row, int64_t count, const void* data) {
         SetUpRows(weights, row, count, data, hidden);
+        return absl::OkStatus();
       }));
   ASSIGN_OR_RETURN(weights.down, ReadColumns(tensors.down, ffn, slices));
   return weights;

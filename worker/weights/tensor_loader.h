@@ -46,12 +46,13 @@ class TensorLoader {
   };
   absl::StatusOr<FfnWeights> ReadFfn(const FfnTensors& tensors, IndexRange ffn, int slices);
 
- private:
-  // Calls sink(row, count, data) for blocks of the region; rows count from the region's first.
-  using Sink = absl::FunctionRef<void(int64_t row, int64_t count, const void* data)>;
+  // Calls sink(row, count, data) for blocks of the region, of a few MiB and whole panels of rows;
+  // rows count from the region's first. Stops at the sink's first error.
+  using Sink = absl::FunctionRef<absl::Status(int64_t row, int64_t count, const void* data)>;
   absl::Status ReadBlocks(const NamedTensor& tensor, const TensorRegion& region, Dtype dtype,
                           Sink sink);
 
+ private:
   WeightSource& source_;
   std::atomic<uint64_t>& progress_;
   const std::atomic<bool>& cancelled_;

@@ -60,7 +60,7 @@ _cuda_archive = rule(
     },
 )
 
-def cuda_library(name, srcs, hdrs = [], deps = [], **kwargs):
+def cuda_library(name, srcs, hdrs = [], deps = [], absent = [], **kwargs):
     """A cc_library whose sources are .cu files.
 
     Args:
@@ -68,10 +68,11 @@ def cuda_library(name, srcs, hdrs = [], deps = [], **kwargs):
       srcs: the .cu files, each an nvcc run of its own.
       hdrs: headers, usable from host code: they name no CUDA type.
       deps: libraries whose headers the sources include.
+      absent: .cc files compiled in their place where there is no toolkit.
       **kwargs: passed to cc_library.
     """
     if not HAVE_CUDA:
-        native.cc_library(name = name, hdrs = hdrs, deps = deps, **kwargs)
+        native.cc_library(name = name, srcs = absent, hdrs = hdrs, deps = deps, **kwargs)
         return
     _cuda_archive(
         name = name + "_cu",
