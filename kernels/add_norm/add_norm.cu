@@ -32,10 +32,29 @@ __device__ __forceinline__ float BlockSum(float value, float* scratch) {
   return value;
 }
 
-// A block is a token; a thread has kQuads quads of it.
-template <int kQuads, int kThreadsMax, int kBatch>
-__global__ void __launch_bounds__(kThreadsMax)
+// How many quads a thread has, and how many pending rows are under way together. What hides the
+// latency is blocks for many tokens, loads for few. kBlocksMin: of a processor, bounds registers.
+struct Few {
+  static constexpr int kQuads = 1, kBatch = 8, kThreadsMax = 1024, kBlocksMin = 1;
+};
+struct ManySlabs {
+  static constexpr int kQuads = 2, kBatch = 2, kThreadsMax = 512, kBlocksMin = 3;
+};
+struct ManyRows {
+  static constexpr int kQuads = 4, kBatch = 4, kThreadsMax = 256, kBlocksMin = 3;
+};
+struct ManyFloatRows {
+  static constexpr int kQuads = 4, kBatch = 2, kThreadsMax = 256, kBlocksMin = 3;
+};
+struct Wide {
+  static constexpr int kQuads = 4, kBatch = 2, kThreadsMax = 1024, kBlocksMin = 1;
+};
+
+// A block is a token.
+template <typename Cut, PendingKind kKind>
+__global__ void __launch_bounds__(Cut::kThreadsMax, Cut::kBlocksMin)
     AddNormKernel(const __grid_constant__ AddNormArgs args) {
+  constexpr int kQuads = Cut::kQuads;
   __shared__ float scratch[32];
   const int64_t token = blockIdx.x;
   const QuadRange quads = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x),
@@ -46,7 +65,9 @@ __global__ void __launch_bounds__(kThreadsMax)
   LaunchDependents();
   float4 v[kQuads];
   LoadQuads(args.residual_in + token * args.hidden, quads, v);
-  AddPending<kQuads, kBatch>(args.pending, token, quads, v);
+  if constexpr (kKind != PendingKind::kNone) {
+    AddPendingOf<kKind, kQuads, Cut::kBatch>(args.pending, token, quads, v);
+  }
   float squares = 0;
 #pragma unroll
   for (int c = 0; c < kQuads; ++c) {
@@ -69,6 +90,22 @@ __global__ void __launch_bounds__(kThreadsMax)
     normed[q] = {PackBf16(v[c].x * scale * weight[c].x, v[c].y * scale * weight[c].y),
                  PackBf16(v[c].z * scale * weight[c].z, v[c].w * scale * weight[c].w)};
   }
+}
+
+template <typename Cut, PendingKind kKind>
+absl::Status LaunchCut(const AddNormArgs& args, CudaStream stream, bool dependent) {
+  constexpr int kWarpValues = Cut::kQuads * 4 * 32;
+  const int threads = (args.hidden + kWarpValues - 1) / kWarpValues * 32;
+  const LaunchShape shape = {
+      .grid = dim3(args.tokens), .block = dim3(threads), .stream = stream, .dependent = dependent};
+  return Launch("add_norm", shape, AddNormKernel<Cut, kKind>, args);
+}
+
+template <typename Many, PendingKind kKind>
+absl::Status LaunchOf(const AddNormArgs& args, CudaStream stream, bool dependent) {
+  if (args.hidden > 4096) return LaunchCut<Wide, kKind>(args, stream, dependent);
+  if (args.tokens <= kFewTokens) return LaunchCut<Few, kKind>(args, stream, dependent);
+  return LaunchCut<Many, kKind>(args, stream, dependent);
 }
 
 }  // namespace
@@ -94,19 +131,17 @@ absl::Status CheckAddNormArgs(const AddNormArgs& args) {
 
 absl::Status AddNorm(const AddNormArgs& args, CudaStream stream, bool dependent) {
   if (const absl::Status status = CheckAddNormArgs(args); !status.ok()) return status;
-  const int quads = args.hidden / 4;
-  const int per_thread = quads > 1024 ? 4 : (args.tokens <= kFewTokens ? 1 : 2);
-  const int threads = ((quads + per_thread - 1) / per_thread + 31) / 32 * 32;
-  const LaunchShape shape = {
-      .grid = dim3(args.tokens), .block = dim3(threads), .stream = stream, .dependent = dependent};
-  switch (per_thread) {
-    case 1:
-      return Launch("add_norm", shape, AddNormKernel<1, 1024, 8>, args);
-    case 2:
-      return Launch("add_norm", shape, AddNormKernel<2, 512, 8>, args);
-    default:
-      return Launch("add_norm", shape, AddNormKernel<4, 1024, 2>, args);
+  switch (args.pending.kind) {
+    case PendingKind::kNone:
+      return LaunchOf<ManySlabs, PendingKind::kNone>(args, stream, dependent);
+    case PendingKind::kSlabs:
+      return LaunchOf<ManySlabs, PendingKind::kSlabs>(args, stream, dependent);
+    case PendingKind::kRowsF32:
+      return LaunchOf<ManyFloatRows, PendingKind::kRowsF32>(args, stream, dependent);
+    case PendingKind::kRowsBf16:
+      return LaunchOf<ManyRows, PendingKind::kRowsBf16>(args, stream, dependent);
   }
+  return absl::InvalidArgumentError("add_norm of an unknown kind of pending sum");
 }
 
 }  // namespace conclave

@@ -85,7 +85,8 @@ void Check(const Case& c) {
   const absl::Status status = AddNorm(args, nullptr, false);
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_LT(RelativeError(c.in_place ? residual.Read() : out.Read(), want), 3e-7);
-  if (c.normed) EXPECT_LT(RelativeError(Widen(normed.Read()), Widen(want_normed)), 4e-4);
+  if (!c.normed) return;
+  EXPECT_LT(RelativeError(Widen(normed.Read()), Widen(want_normed)), 4e-4);
 }
 
 class AddNormTest : public testing::Test {

@@ -6,6 +6,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/add_norm/add_norm.h"
 
@@ -50,15 +51,17 @@ __device__ __forceinline__ void LoadQuads(const float* row, const QuadRange& qua
   }
 }
 
-// kBatch slabs or rows are under way together.
-template <typename T, int kQuads, int kBatch>
+// kBatch slabs or rows, of T, are under way together.
+template <PendingKind kKind, int kQuads, int kBatch>
 __device__ __forceinline__ void AddPendingOf(const PendingSum& pending, int64_t token,
                                              const QuadRange& quads, float4 (&v)[kQuads]) {
+  using T = std::conditional_t<kKind == PendingKind::kRowsBf16, __nv_bfloat16, float>;
   using Quad = QuadOf<T>;
-  const bool slabs = pending.kind == PendingKind::kSlabs;
+  constexpr bool kSlabs = kKind == PendingKind::kSlabs;
   const int64_t entry = token * pending.count;
-  const auto* data = static_cast<const T*>(pending.data) + (slabs ? token * pending.row_stride : 0);
-  const int64_t stride = slabs ? pending.slab_stride : pending.row_stride;
+  const auto* data =
+      static_cast<const T*>(pending.data) + (kSlabs ? token * pending.row_stride : 0);
+  const int64_t stride = kSlabs ? pending.slab_stride : pending.row_stride;
   for (int first = 0; first < pending.count; first += kBatch) {
     int row[kBatch];
     float scale[kBatch];
@@ -68,7 +71,7 @@ __device__ __forceinline__ void AddPendingOf(const PendingSum& pending, int64_t 
       const bool given = choice < pending.count;
       row[b] = given ? choice : -1;
       scale[b] = 1;
-      if (slabs || !given) continue;
+      if (kSlabs || !given) continue;
       row[b] = pending.row_of_entry == nullptr ? static_cast<int>(entry + choice)
                                                : __ldcg(pending.row_of_entry + entry + choice);
       scale[b] = __ldcg(pending.gate_weights + entry + choice);
@@ -96,11 +99,15 @@ __device__ __forceinline__ void AddPendingOf(const PendingSum& pending, int64_t 
 template <int kQuads, int kBatch>
 __device__ __forceinline__ void AddPending(const PendingSum& pending, int64_t token,
                                            const QuadRange& quads, float4 (&v)[kQuads]) {
-  if (pending.kind == PendingKind::kNone) return;
-  if (pending.kind == PendingKind::kRowsBf16) {
-    AddPendingOf<__nv_bfloat16, kQuads, kBatch>(pending, token, quads, v);
-  } else {
-    AddPendingOf<float, kQuads, kBatch>(pending, token, quads, v);
+  switch (pending.kind) {
+    case PendingKind::kNone:
+      return;
+    case PendingKind::kSlabs:
+      return AddPendingOf<PendingKind::kSlabs, kQuads, kBatch>(pending, token, quads, v);
+    case PendingKind::kRowsF32:
+      return AddPendingOf<PendingKind::kRowsF32, kQuads, kBatch>(pending, token, quads, v);
+    case PendingKind::kRowsBf16:
+      return AddPendingOf<PendingKind::kRowsBf16, kQuads, kBatch>(pending, token, quads, v);
   }
 }
 

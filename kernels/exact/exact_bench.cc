@@ -64,7 +64,7 @@ DeviceBuffer Random(int64_t bytes, bool bf16) {
 constexpr bool kBf16 = true, kFp32 = false;
 
 // Which kernel, or ExactGemm's own choice.
-enum class Kernel { kChosen, kStream, kTile };
+enum class Kernel { kChosen, kStream8, kStream16, kTile };
 
 struct GemmBench {
   int outputs, inputs, calls;
@@ -84,7 +84,7 @@ absl::Status RunKernel(const GemmBench& b, const ExactGemmArgs& args, CudaStream
   product.columns = args.weights.outputs;
   product.entries = static_cast<int32_t>(args.rows);
   if (b.kernel == Kernel::kTile) return LaunchExactTile(product, stream);
-  return LaunchExactStream(product, 16, stream);
+  return LaunchExactStream(product, b.kernel == Kernel::kStream8 ? 8 : 16, stream);
 }
 
 void RunGemm(const GemmBench& b, double read, CudaStream stream) {
@@ -108,7 +108,7 @@ void RunGemm(const GemmBench& b, double read, CudaStream stream) {
     return RunKernel(b, args, stream);
   });
   const double bytes = static_cast<double>(view.matrix_bytes);
-  const char* const names[] = {"chosen", "stream", "tile  "};
+  const char* const names[] = {"chosen  ", "stream8 ", "stream16", "tile    "};
   std::printf("gemm %s %6dx%d rows %5ld: %8.4f ms %7.0f GB/s (%3.0f %% of read) %6.2f TFLOP/s\n",
               names[static_cast<int>(b.kernel)], b.outputs, b.inputs, static_cast<long>(b.rows), ms,
               bytes / ms * 1e-6, bytes / ms * 1e-6 / (read * 1e-9) * 100,
@@ -199,12 +199,11 @@ int Main() {
   const double read = Value(MeasureDeviceReadBandwidth(int64_t{2} << 30));
   std::printf("read bandwidth %.0f GB/s\n", read * 1e-9);
   const CudaStreamOwner stream = Value(CudaStreamOwner::Create());
-  for (const int64_t rows : {1, 2, 4, 8, 16, 32, 64}) {
-    RunGemm({kOutputs, kInputs, 64, rows}, read, stream.get());
-  }
-  for (const int64_t rows : {128, 256, 512, 2048}) {
-    for (const Kernel kernel : {Kernel::kChosen, Kernel::kStream, Kernel::kTile}) {
-      RunGemm({kOutputs, kInputs, 4, rows, kernel}, read, stream.get());
+  for (const int64_t rows : {1, 2, 4, 8, 16, 32, 64, 128, 512, 2048}) {
+    RunGemm({kOutputs, kInputs, 32, rows}, read, stream.get());
+    if (rows <= 8) continue;
+    for (const Kernel kernel : {Kernel::kStream8, Kernel::kStream16, Kernel::kTile}) {
+      RunGemm({kOutputs, kInputs, 8, rows, kernel}, read, stream.get());
     }
   }
   RunGemm({151936, kInputs, 4, 1}, read, stream.get());

@@ -99,11 +99,14 @@ class SliceStream {
     const int tile_begin = (first_tile_ + i) * kTileInputs;
     const int low = max(begin_ - tile_begin, 0);
     const int high = min(end_ - tile_begin, kTileInputs);
-    if (low == 0 && high == kTileInputs) {
-#pragma unroll 4
-      for (int c = 0; c < kTileInputs / 8; ++c) Chunk<true>(stage, c, 0, 8);
+    if (low != 0 || high != kTileInputs) {
+      for (int c = low / 8; c * 8 < high; ++c) {
+        Chunk<false, false>(stage, c, low - c * 8, high - c * 8);
+      }
+    } else if (count_ > kRows - Shape::kGroups) {
+      AllChunks<true>(stage);
     } else {
-      for (int c = low / 8; c * 8 < high; ++c) Chunk<false>(stage, c, low - c * 8, high - c * 8);
+      AllChunks<false>(stage);
     }
   }
 
@@ -160,9 +163,16 @@ class SliceStream {
     }
   }
 
+  // kFull: every lane row holds a row of the block. Tests inside would keep loads from overlapping.
+  template <bool kFull>
+  __device__ __forceinline__ void AllChunks(const uint8_t* stage) {
+#pragma unroll 4
+    for (int c = 0; c < kTileInputs / 8; ++c) Chunk<true, kFull>(stage, c, 0, 8);
+  }
+
   // Eight inputs; those in [low, high) only unless all are. Rows past the block's count hold
   // whatever the memory held: they are not stored.
-  template <bool kWhole>
+  template <bool kWhole, bool kFull>
   __device__ __forceinline__ void Chunk(const uint8_t* stage, int c, int low, int high) {
     float w[Shape::kGroups][8];
 #pragma unroll
@@ -173,7 +183,7 @@ class SliceStream {
                     lane_ / Shape::kLanes * (kTileInputs / 4);
 #pragma unroll
     for (int i = 0; i < Shape::kLaneRows; ++i) {
-      if (i * Shape::kGroups >= count_) break;
+      if (!kFull && i * Shape::kGroups >= count_) break;
       const float4* row = x + i * Shape::kGroups * (kTileInputs / 4);
       const float4 a = row[(2 * c) ^ turn_], b = row[(2 * c + 1) ^ turn_];
       const float values[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};

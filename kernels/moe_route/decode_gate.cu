@@ -7,6 +7,25 @@
 namespace conclave {
 namespace {
 
+// A lane's part of a row of logits; past the last expert it may be whatever memory held.
+template <int kPerLane>
+__device__ __forceinline__ void AddLogits(const float* row, float (&logits)[kPerLane]) {
+  row += threadIdx.x % 32 * kPerLane;
+  if constexpr (kPerLane % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < kPerLane; i += 4) {
+      const float4 v = *reinterpret_cast<const float4*>(row + i);
+      logits[i] += v.x;
+      logits[i + 1] += v.y;
+      logits[i + 2] += v.z;
+      logits[i + 3] += v.w;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) logits[i] += row[i];
+  }
+}
+
 // A warp gates a token of the cluster from the logits that the blocks sent.
 template <int kPerLane>
 __device__ __forceinline__ void GateToken(const DecodeGateLaunch& launch, const GateBlock& block,
@@ -16,12 +35,10 @@ __device__ __forceinline__ void GateToken(const DecodeGateLaunch& launch, const 
   const auto* gathered = reinterpret_cast<const float*>(block.dynamic + launch.gathered_at);
   const float scale = NormScale(launch, block.shared, token);
   float logits[kPerLane] = {};
-  for (int r = 0; r < launch.cluster; ++r) {
-    const float* row = gathered + (r * launch.held + token) * launch.logit_stride;
 #pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      if (lane * kPerLane + i < experts) logits[i] += row[lane * kPerLane + i];
-    }
+  for (int r = 0; r < kClusterMax; ++r) {
+    if (r >= launch.cluster) break;
+    AddLogits(gathered + (r * launch.held + token) * launch.logit_stride, logits);
   }
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) logits[i] *= scale;
@@ -55,8 +72,12 @@ __device__ __forceinline__ bool TakeAllPicks(const DecodeGateLaunch& launch,
 
 __device__ __forceinline__ void BuildTable(const DecodeGateLaunch& launch, ChunkShared& chunk) {
   const int top_k = launch.args.choice.top_k, entries = launch.args.norm.tokens * top_k;
+  if (launch.args.norm.tokens == 1) {
+    BuildTableOfOne<kGateThreads>(chunk, launch.args.table, top_k);
+    return;
+  }
   for (int i = threadIdx.x; i < entries; i += kGateThreads) {
-    MarkEntry(chunk, i / top_k, chunk.picks[i]);
+    MarkEntry(chunk, launch.by_top_k(i), chunk.picks[i]);
   }
   __syncthreads();
   constexpr int kSlots = kSlotsPerThread<kGateThreads>;
@@ -70,6 +91,14 @@ __device__ __forceinline__ void BuildTable(const DecodeGateLaunch& launch, Chunk
   for (int i = 0; i < kSlots; ++i) chunk.base[threadIdx.x * kSlots + i] = first[i];
   __syncthreads();
   PlaceEntries<kGateThreads>(chunk, launch.args.table, 0, entries, top_k);
+}
+
+// The norm's weight at the thread's first quad of the block's part of a token.
+__device__ __forceinline__ void LoadFirstWeight(const DecodeGateLaunch& launch, int rank,
+                                                float4 (&weight)[1]) {
+  const int quads = launch.tiles * kTileInputs / 4, i = threadIdx.x;
+  const int quad = rank * quads + i - launch.by_quads(i) * quads;
+  LoadQuads(launch.args.norm.norm_weight, {quad, 1, launch.args.norm.hidden / 4}, weight);
 }
 
 template <int kPerLane>
@@ -92,13 +121,15 @@ __global__ void __launch_bounds__(kGateThreads, 2)
       .dynamic = dynamic};
   const WarpUnits units = UnitsOfWarp(launch, rank);
   uint4 tile[kUnits][4];
-  LoadUnits(launch, units, rank, 0, tile);
+  LoadUnits(launch, units, rank, {}, tile);
+  float4 first_weight[1];
+  LoadFirstWeight(launch, rank, first_weight);
   ClearMasks<kGateThreads>(shared.chunk);
   GridDependencyWait();
   LaunchDependents();
   if (rank == 0)
     LoadSlotMap<kGateThreads>(launch.args.table, launch.args.router.outputs, shared.chunk);
-  StageTokens(launch, block);
+  StageTokens(launch, block, first_weight[0]);
   __syncthreads();
   MultiplyRouter(launch, units, block, tile);
   __syncthreads();
@@ -107,13 +138,28 @@ __global__ void __launch_bounds__(kGateThreads, 2)
   __syncwarp();
   ClusterArrive();
   ClusterWait();
+  const int warp = threadIdx.x / 32;
+  if (rank == 0 && warp < block.tokens) GateToken<kPerLane>(launch, block, warp);
   WriteNormed(launch, block);
   if (rank != 0) return;
-  const int warp = threadIdx.x / 32;
-  if (warp < block.tokens) GateToken<kPerLane>(launch, block, warp);
   if (!TakeAllPicks(launch, shared)) return;
   __syncthreads();
   BuildTable(launch, shared.chunk);
+}
+
+// ceil(2^32 / divisor): exact where value * divisor < 2^32.
+Divider DividerOf(uint32_t divisor) {
+  Divider divider;
+  if (divisor > 1) {
+    divider.factor = static_cast<uint32_t>(((uint64_t{1} << 32) + divisor - 1) / divisor);
+  }
+  return divider;
+}
+
+int PerLane(int experts) {
+  int per_lane = 1;
+  while (per_lane * 32 < experts) per_lane *= 2;
+  return per_lane;
 }
 
 // Cuts hidden over as many blocks as have a tile each.
@@ -128,7 +174,11 @@ DecodeGateLaunch Cut(const DecodeGateArgs& args) {
   launch.gate_clusters = (args.norm.tokens + kClusterTokens - 1) / kClusterTokens;
   // Rows of activations and of logits are padded so that lanes of a fragment read other banks.
   launch.row_bytes = launch.tiles * kTileInputs * 2 + 64;
-  launch.logit_stride = rows * kTileOutputs + 4;
+  // A lane reads its experts unasked: there is room for those of every lane.
+  launch.logit_stride = std::max(rows * kTileOutputs, 32 * PerLane(args.router.outputs)) + 4;
+  launch.by_quads = DividerOf(launch.tiles * kTileInputs / 4);
+  launch.by_experts = DividerOf(rows * kTileOutputs);
+  launch.by_top_k = DividerOf(args.choice.top_k);
   launch.held = std::min(args.norm.tokens, kClusterTokens);
   launch.low_at = launch.held * launch.row_bytes;
   launch.normed_at = 2 * launch.low_at;
@@ -141,11 +191,18 @@ DecodeGateLaunch Cut(const DecodeGateArgs& args) {
 using Kernel = void (*)(DecodeGateLaunch);
 
 Kernel KernelFor(int experts) {
-  const int per_lane = (experts + 31) / 32;
-  if (per_lane <= 1) return DecodeGateKernel<1>;
-  if (per_lane <= 2) return DecodeGateKernel<2>;
-  if (per_lane <= 4) return DecodeGateKernel<4>;
-  return per_lane <= 8 ? DecodeGateKernel<8> : DecodeGateKernel<16>;
+  switch (PerLane(experts)) {
+    case 1:
+      return DecodeGateKernel<1>;
+    case 2:
+      return DecodeGateKernel<2>;
+    case 4:
+      return DecodeGateKernel<4>;
+    case 8:
+      return DecodeGateKernel<8>;
+    default:
+      return DecodeGateKernel<16>;
+  }
 }
 
 absl::Status CheckDecodeGate(const DecodeGateArgs& args) {

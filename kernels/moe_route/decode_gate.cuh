@@ -23,23 +23,34 @@ inline constexpr int kClusterMax = 8;
 inline constexpr int kBlockTilesMax = 16384 / kTileInputs / kClusterMax;
 inline constexpr int kUnits = 4;  // router tiles that a warp holds in registers
 
+// Divides by multiplying, for values and divisors below 65536.
+struct Divider {
+  uint32_t factor = 0;  // of 1
+  __device__ __forceinline__ int operator()(int value) const {
+    return factor == 0 ? value : static_cast<int>(__umulhi(static_cast<uint32_t>(value), factor));
+  }
+};
+
 // How a launch is cut, chosen on the host, and where things stand in dynamic shared memory.
 struct DecodeGateLaunch {
   DecodeGateArgs args;
-  int cluster;        // blocks of a cluster
-  int gate_clusters;  // clusters with tokens; those after them prefetch
-  int tiles;          // input tiles of a block
-  int parts;          // warps that share a row of router tiles
-  int held;           // tokens that shared memory has room for
-  int row_bytes;      // of a row of bf16 activations
-  int logit_stride;   // floats of a token's logits
+  int cluster;         // blocks of a cluster
+  int gate_clusters;   // clusters with tokens; those after them prefetch
+  int tiles;           // input tiles of a block
+  int parts;           // warps that share a row of router tiles
+  int held;            // tokens that shared memory has room for
+  int row_bytes;       // of a row of bf16 activations
+  int logit_stride;    // floats of a token's logits
+  Divider by_quads;    // quads of a block's part of a token
+  Divider by_experts;  // padded to whole tiles
+  Divider by_top_k;
   int low_at, normed_at, parts_at, gathered_at, shared_bytes;
 };
 
 struct DecodeGateShared {
   ChunkShared chunk;
   float tile_squares[kClusterTokens][kBlockTilesMax];  // of this block's part of a token
-  float squares[kClusterMax][kClusterTokens];          // of each block's part
+  float squares[kClusterTokens][kClusterMax];          // of each block's part
   bool last;                                           // this cluster builds the table
 };
 
@@ -55,12 +66,21 @@ struct GateBlock {
 // The tiles of the router that a warp multiplies: of each of its rows of tiles, every `parts`-th
 // tile of the block, in unit order by row.
 struct WarpUnits {
-  int row, rows, tile, row_units, count;
+  int row, rows, tile, row_units;
+};
+// A unit's place: of the warp's rows, of the row's units.
+struct UnitPlace {
+  int row = 0, unit = 0;
+  __device__ __forceinline__ void Advance(const WarpUnits& units) {
+    if (++unit < units.row_units) return;
+    unit = 0;
+    ++row;
+  }
 };
 
 __device__ __forceinline__ WarpUnits UnitsOfWarp(const DecodeGateLaunch& launch, int rank) {
   const int warp = threadIdx.x / 32, rows = launch.args.router.output_tiles();
-  WarpUnits units = {.row = warp, .rows = 0, .tile = 0, .row_units = 0, .count = 0};
+  WarpUnits units = {.row = warp, .rows = 0, .tile = 0, .row_units = 0};
   if (rows >= kGateWarps) {
     units.rows = (rows - warp + kGateWarps - 1) / kGateWarps;
   } else {
@@ -73,7 +93,6 @@ __device__ __forceinline__ WarpUnits UnitsOfWarp(const DecodeGateLaunch& launch,
   if (units.tile < tiles) {
     units.row_units = (tiles - units.tile + launch.parts - 1) / launch.parts;
   }
-  units.count = units.rows * units.row_units;
   return units;
 }
 
@@ -85,25 +104,25 @@ __device__ __forceinline__ uint4 LoadWeights16(const uint8_t* p) {
   return v;
 }
 
-// Unit `first` + j of the warp goes to tile[j]. Lane (g, t) takes chunks t and t + 4 of rows g and
+// The unit j after `place` goes to tile[j]. Lane (g, t) takes chunks t and t + 4 of rows g and
 // g + 8: in k-step s the fragment's inputs 2t, 2t+1 are the tile's 8t + 2s, + 1, and the fragment's
 // 2t + 8, 2t + 9 the tile's 32 + 8t + 2s, + 1; the activations are read to match.
 __device__ __forceinline__ void LoadUnits(const DecodeGateLaunch& launch, const WarpUnits& units,
-                                          int rank, int first, uint4 (&tile)[kUnits][4]) {
+                                          int rank, UnitPlace place, uint4 (&tile)[kUnits][4]) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  const int input_tiles = launch.args.router.input_tiles();
+  const auto* first = static_cast<const uint8_t*>(launch.args.router.data) +
+                      int64_t{rank * launch.tiles + units.tile} * 2048 + g * 128;
 #pragma unroll
   for (int j = 0; j < kUnits; ++j) {
-    const int u = first + j;
-    if (u >= units.count) break;
-    const int64_t row = units.row + u / units.row_units * kGateWarps;
-    const int64_t input =
-        int64_t{rank} * launch.tiles + units.tile + u % units.row_units * launch.parts;
-    const auto* from = static_cast<const uint8_t*>(launch.args.router.data) +
-                       (row * launch.args.router.input_tiles() + input) * 2048 + g * 128;
+    if (place.row >= units.rows || units.row_units == 0) break;
+    const int row = units.row + place.row * kGateWarps;
+    const auto* from = first + (int64_t{row} * input_tiles + place.unit * launch.parts) * 2048;
     tile[j][0] = LoadWeights16(from + (t ^ g) * 16);
     tile[j][1] = LoadWeights16(from + 8 * 128 + (t ^ g) * 16);
     tile[j][2] = LoadWeights16(from + ((t + 4) ^ g) * 16);
     tile[j][3] = LoadWeights16(from + 8 * 128 + ((t + 4) ^ g) * 16);
+    place.Advance(units);
   }
 }
 
@@ -147,46 +166,51 @@ __device__ __forceinline__ void MultiplyRouter(const DecodeGateLaunch& launch,
   const uint8_t* x = block.dynamic + g * launch.row_bytes + t * 16;
   const uint4 zero = {0, 0, 0, 0};
   LogitSums sums;
-  for (int first = 0; first < units.count; first += kUnits) {
-    if (first > 0) LoadUnits(launch, units, block.rank, first, tile);
+  if (units.row_units == 0) {  // a block past the last input
+    for (int r = 0; r < units.rows; ++r) {
+      StoreLogits(launch, units, units.row + r * kGateWarps, block, sums);
+    }
+    return;
+  }
+  UnitPlace place;
+  while (true) {
 #pragma unroll
     for (int j = 0; j < kUnits; ++j) {
-      const int u = first + j;
-      if (u >= units.count) break;
-      const uint8_t* at = x + (units.tile + u % units.row_units * launch.parts) * 128;
+      if (place.row >= units.rows) return;
+      const uint8_t* at = x + (units.tile + place.unit * launch.parts) * 128;
       const auto* high = reinterpret_cast<const uint4*>(at);
       const auto* low = reinterpret_cast<const uint4*>(at + launch.low_at);
       MultiplyUnit(tile[j], given ? high[0] : zero, given ? high[4] : zero, sums.high);
       MultiplyUnit(tile[j], given ? low[0] : zero, given ? low[4] : zero, sums.low);
-      if ((u + 1) % units.row_units == 0) {
-        StoreLogits(launch, units, units.row + u / units.row_units * kGateWarps, block, sums);
+      const int row = place.row;
+      place.Advance(units);
+      if (place.row != row) {
+        StoreLogits(launch, units, units.row + row * kGateWarps, block, sums);
       }
     }
-  }
-  if (units.count > 0) return;
-  for (int r = 0; r < units.rows; ++r) {  // a block past the last input
-    StoreLogits(launch, units, units.row + r * kGateWarps, block, sums);
+    LoadUnits(launch, units, block.rank, place, tile);
   }
 }
 
 // Adds what is pending to the block's part of its tokens; leaves residual_out * norm_weight as
-// floats and as pairs of bf16, and the squares of each tile's width.
-__device__ __forceinline__ void StageTokens(const DecodeGateLaunch& launch,
-                                            const GateBlock& block) {
+// floats and as pairs of bf16, and the squares of each tile's width. `first_weight` is the norm's
+// at the thread's first quad.
+__device__ __forceinline__ void StageTokens(const DecodeGateLaunch& launch, const GateBlock& block,
+                                            const float4& first_weight) {
   const AddNormArgs& norm = launch.args.norm;
   const int quads = launch.tiles * kTileInputs / 4;
   for (int base = 0; base < block.tokens * quads; base += kGateThreads) {
     const int i = base + threadIdx.x;
-    const int t = i / quads, q = i % quads;
+    const int t = launch.by_quads(i), q = i - t * quads;
     const int quad = block.rank * quads + q;  // of the token's row
     float squares = 0;
     if (t < block.tokens) {
       float4 v[1] = {};
-      float4 w[1] = {};
+      float4 w[1] = {first_weight};
       const QuadRange range = {quad, 1, norm.hidden / 4};
       if (quad < range.end) {
         const int64_t row = (block.first_token + t) * norm.hidden;
-        LoadQuads(norm.norm_weight, range, w);
+        if (base > 0) LoadQuads(norm.norm_weight, range, w);
         LoadQuads(norm.residual_in + row, range, v);
         AddPending<1, 8>(norm.pending, block.first_token + t, range, v);
         reinterpret_cast<float4*>(norm.residual_out + row)[quad] = v[0];
@@ -216,13 +240,13 @@ __device__ __forceinline__ void SendParts(const DecodeGateLaunch& launch, const 
   if (t < block.tokens && target < launch.cluster) {
     float sum = 0;
     for (int i = 0; i < launch.tiles; ++i) sum += block.shared.tile_squares[t][i];
-    StoreRemote(RemoteAddress(&block.shared.squares[block.rank][t], target), sum);
+    StoreRemote(RemoteAddress(&block.shared.squares[t][block.rank], target), sum);
   }
   const int experts = launch.args.router.output_tiles() * kTileOutputs;
   const auto* parts = reinterpret_cast<const float*>(block.dynamic + launch.parts_at);
   const uint32_t gathered = RemoteAddress(block.dynamic + launch.gathered_at, 0);
   for (int i = threadIdx.x; i < block.tokens * experts; i += kGateThreads) {
-    const int token = i / experts, expert = i % experts;
+    const int token = launch.by_experts(i), expert = i - token * experts;
     float sum = 0;
     for (int p = 0; p < launch.parts; ++p) {
       sum += parts[(p * launch.held + token) * launch.logit_stride + expert];
@@ -235,17 +259,21 @@ __device__ __forceinline__ void SendParts(const DecodeGateLaunch& launch, const 
 __device__ __forceinline__ float NormScale(const DecodeGateLaunch& launch,
                                            const DecodeGateShared& shared, int token) {
   float squares = 0;
-  for (int r = 0; r < launch.cluster; ++r) squares += shared.squares[r][token];
+#pragma unroll
+  for (int r = 0; r < kClusterMax; ++r) {
+    squares += r < launch.cluster ? shared.squares[token][r] : 0.0f;
+  }
   const AddNormArgs& norm = launch.args.norm;
-  return 1.0f / sqrtf(squares / static_cast<float>(norm.hidden) + norm.epsilon);
+  return rsqrtf(squares / static_cast<float>(norm.hidden) + norm.epsilon);
 }
 
+// The last threads have the first quads: the first warps are the ones that gate.
 __device__ __forceinline__ void WriteNormed(const DecodeGateLaunch& launch,
                                             const GateBlock& block) {
   const AddNormArgs& norm = launch.args.norm;
   const int quads = launch.tiles * kTileInputs / 4;
-  for (int i = threadIdx.x; i < block.tokens * quads; i += kGateThreads) {
-    const int t = i / quads, quad = block.rank * quads + i % quads;
+  for (int i = kGateThreads - 1 - threadIdx.x; i < block.tokens * quads; i += kGateThreads) {
+    const int t = launch.by_quads(i), quad = block.rank * quads + i - t * quads;
     if (quad >= norm.hidden / 4) continue;
     const float scale = NormScale(launch, block.shared, t);
     const float4 x = reinterpret_cast<const float4*>(block.dynamic + launch.normed_at)[i];

@@ -119,4 +119,33 @@ __device__ __forceinline__ void PlaceEntries(const ChunkShared& shared, const Ro
   }
 }
 
+// The whole table of one token, whose slots are all different: a slot's place is the number of
+// chosen slots below it. shared.picks is there for all threads.
+template <int kThreads>
+__device__ __forceinline__ void BuildTableOfOne(const ChunkShared& shared, const RouteTable& table,
+                                                int top_k) {
+  int chosen[kRouteTopKMax];
+#pragma unroll
+  for (int c = 0; c < kRouteTopKMax; ++c) {
+    chosen[c] = c < top_k ? shared.slot_of_expert[shared.picks[c]] : -1;
+  }
+  for (int s = threadIdx.x; s <= table.slots; s += kThreads) {
+    int below = 0, entry = -1;
+#pragma unroll
+    for (int c = 0; c < kRouteTopKMax; ++c) {
+      below += chosen[c] >= 0 && chosen[c] < s ? 1 : 0;
+      if (chosen[c] == s) entry = c;
+    }
+    table.slot_first[s] = below;
+    if (s == table.slots) *table.active_count = below;
+    if (entry < 0) continue;
+    table.active_slot[below] = s;
+    table.order[below] = entry;
+    table.row_of_entry[entry] = below;
+  }
+  if (threadIdx.x < top_k && shared.slot_of_expert[shared.picks[threadIdx.x]] < 0) {
+    table.row_of_entry[threadIdx.x] = -1;
+  }
+}
+
 }  // namespace conclave

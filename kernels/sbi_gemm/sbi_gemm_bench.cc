@@ -150,36 +150,6 @@ double LtMicroseconds(Bench& bench, const Case& c, int tokens, int layers) {
   return served ? us / layers : 0;
 }
 
-#ifdef SBI_TRACE
-}
-void ReadTrace(unsigned long long* to);
-namespace {
-void PrintTrace(int first, int count) {
-  std::vector<unsigned long long> t(256 * 132 * 8);
-  ReadTrace(t.data());
-  const char* names[] = {"start", "filled", "waited", "staged", "first", "trigger", "end"};
-  unsigned long long zero = 0;
-  for (int k = first; k < first + count; ++k) {
-    std::printf("  k%d:", k);
-    for (int w = 0; w < 7; ++w) {
-      unsigned long long lo = ~0ull, hi = 0;
-      std::vector<unsigned long long> all;
-      for (int b = 0; b < 132; ++b) {
-        const unsigned long long v = t[(k * 132 + b) * 8 + w];
-        if (v == 0) continue;
-        lo = std::min(lo, v), hi = std::max(hi, v);
-        all.push_back(v);
-      }
-      if (hi == 0) continue;
-      std::sort(all.begin(), all.end());
-      if (zero == 0) zero = lo;
-      std::printf(" %s %.2f/%.2f/%.2f", names[w], (lo - zero) / 1e3,
-                  (all[all.size() / 2] - zero) / 1e3, (hi - zero) / 1e3);
-    }
-    std::printf("\n");
-  }
-}
-#endif
 
 void RunCase(Bench& bench, const Case& c, int tokens, bool with_lt) {
   Rng rng(tokens);
@@ -194,9 +164,6 @@ void RunCase(Bench& bench, const Case& c, int tokens, bool with_lt) {
     bytes += static_cast<double>(layers.back().bytes);
   }
   const auto count = static_cast<double>(layers.size());
-#ifdef SBI_TRACE
-  for (size_t i = 0; i < layers.size(); ++i) layers[i].config.trace = i;
-#endif
   const double us = MeasureGraph(
       [&](CudaStream stream) {
         for (const Layer& layer : layers) RecordLayer(layer, stream);
@@ -213,9 +180,6 @@ void RunCase(Bench& bench, const Case& c, int tokens, bool with_lt) {
   }
   std::printf("\n");
   std::fflush(stdout);
-#ifdef SBI_TRACE
-  PrintTrace(layers.size() - 3, 3);
-#endif
 }
 
 const Case kQkv = {"qkv 5120x2048", SbiKind::kDense, SbiPrologue::kRows, 5120, 2048};
@@ -245,9 +209,6 @@ void RunModel(Bench& bench, const char* name, int tokens) {
       bytes += static_cast<double>(layers.back().bytes);
     }
   }
-#ifdef SBI_TRACE
-  for (size_t i = 0; i < layers.size(); ++i) layers[i].config.trace = i;
-#endif
   const double us = MeasureGraph(
       [&](CudaStream stream) {
         for (const Layer& layer : layers) RecordLayer(layer, stream);
@@ -255,9 +216,6 @@ void RunModel(Bench& bench, const char* name, int tokens) {
       kRuns);
   PrintLine(bench, name, tokens, bytes / kLayers, us / kLayers);
   std::printf("  a layer; 48 layers %.3f ms\n", us / 1e3);
-#ifdef SBI_TRACE
-  PrintTrace(80, 6);
-#endif
   std::fflush(stdout);
 }
 
@@ -287,10 +245,6 @@ int Main(int argc, char** argv) {
   Bench bench;
   std::printf("plain read of %.1f GB: %.0f GB/s; cuBLASLt %s\n", kPoolBytes / 1e9, bench.read / 1e9,
               bench.lt != nullptr ? "loaded" : "not found");
-#ifdef SBI_TRACE
-  Sweep(bench);
-  return 0;
-#endif
   for (const int tokens : {1, 2, 4, 8, 16, 32, 64}) RunModel(bench, "layer", tokens);
   for (const Case& c : {kQkv, kO, kGateUp, kDown, kHead}) {
     for (const int tokens : {1, 4, 8, 16, 32, 64}) RunCase(bench, c, tokens, true);

@@ -60,9 +60,6 @@ struct SbiConfig {
   bool evict_first = false;    // weights leave L2 first
   int32_t row_bytes = 0;       // of a staged activation row
   SbiSharedLayout shared;
-#ifdef SBI_TRACE
-  int32_t trace = -1;
-#endif
 };
 
 // Bytes of a 16 x 64 tile with its scales.

@@ -12,24 +12,7 @@
 
 namespace conclave {
 
-#ifdef SBI_TRACE
-__device__ unsigned long long sbi_trace[256 * 132 * 8];
-__device__ __forceinline__ void Stamp(const SbiLaunch& launch, int what) {
-  if (threadIdx.x != 0 || launch.config.trace < 0) return;
-  unsigned long long t;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(t));
-  unsigned long long* at = sbi_trace + (launch.config.trace * 132 + blockIdx.x) * 8;
-  at[what] = t;
-  if (what == 0) {
-    unsigned sm;
-    asm volatile("mov.u32 %0, %smid;" : "=r"(sm));
-    at[7] = sm;
-  }
-}
-#define SBI_STAMP(what) Stamp(launch, what)
-#else
 #define SBI_STAMP(what)
-#endif
 
 // Which rows a warp multiplies in one pass over an item.
 struct SbiPass {

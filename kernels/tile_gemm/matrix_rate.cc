@@ -51,8 +51,7 @@ absl::StatusOr<double> MeasureMatrixRate() {
   args.out_stride = kSide;
   args.stream = stream.get();
   ASSIGN_OR_RETURN(const int processors, CurrentDeviceProcessors());
-  ASSIGN_OR_RETURN(const TileConfig config,
-                   ChooseTileConfig({kSide, kSide, kSide, 0, processors}));
+  ASSIGN_OR_RETURN(const TileConfig config, ChooseTileConfig({kSide, kSide, kSide, 0, processors}));
   const absl::StatusOr<std::unique_ptr<CublasLt>> library = CublasLt::Create();
   ASSIGN_OR_RETURN(const CudaEvent start, CudaEvent::Create());
   ASSIGN_OR_RETURN(const CudaEvent end, CudaEvent::Create());

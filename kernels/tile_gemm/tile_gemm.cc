@@ -42,8 +42,7 @@ absl::Status CheckArgs(const TileGemmArgs& args, const TileConfig& config) {
     return Refuse(absl::StrCat("SwiGLU of ", weights.outputs,
                                " outputs; gate and up come in whole tiles of 16"));
   }
-  if (config.blocks < 1 || config.lead_steps < 0 ||
-      (config.kind == TileKind::kNarrow && config.lead_steps > 0)) {
+  if (config.blocks < 1) {
     return Refuse(absl::StrCat("a config of ", config.blocks, " blocks"));
   }
   return absl::OkStatus();
@@ -119,7 +118,6 @@ absl::Status Run(const TileGemmArgs& args, const TileConfig& config) {
   launch.matrices = args.weights.matrices;
   launch.steps = args.weights.input_tiles();
   launch.output_tiles = (args.weights.outputs + tile_outputs - 1) / tile_outputs;
-  launch.lead_steps = config.lead_steps;
   switch (config.kind) {
     case TileKind::kWide:
       return LaunchTileWide(launch, args, config.blocks);

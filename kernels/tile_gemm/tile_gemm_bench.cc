@@ -1,6 +1,6 @@
 // Times tile_gemm on the products of Qwen3-30B-A3B and OLMoE-1B-7B, prefill and large decode
 // batches, as TFLOP/s and as a share of cuBLASLt's 8192^3 rate of the same run; weights that are
-// streamed also as a share of the read bandwidth. `--all` adds every kind of tile and lead.
+// streamed also as a share of the read bandwidth. `--all` adds every kind of tile.
 #include <algorithm>
 #include <cstdio>
 #include <string>
@@ -173,10 +173,10 @@ absl::Status PrintRun(const Bench& bench, const Product& product, const TileGemm
   const double flops = 2.0 * product.rows * product.outputs * product.inputs;
   static constexpr const char* kNames[] = {"wide", "square", "narrow"};
   std::printf(
-      "%-22s %-6s lead %d %9.3f GFLOP %8.1f MB %9.1f us %6.1f TFLOP/s %5.1f%% of cuBLASLt "
+      "%-22s %-6s %9.3f GFLOP %8.1f MB %9.1f us %6.1f TFLOP/s %5.1f%% of cuBLASLt "
       "%5.2f TB/s %5.1f%% of read\n",
-      product.name, kNames[static_cast<int>(run.config.kind)], run.config.lead_steps, flops / 1e9,
-      run.touched_bytes / 1e6, *us, flops / *us / 1e6, 100 * flops / *us * 1e6 / bench.cublas_flops,
+      product.name, kNames[static_cast<int>(run.config.kind)], flops / 1e9, run.touched_bytes / 1e6,
+      *us, flops / *us / 1e6, 100 * flops / *us * 1e6 / bench.cublas_flops,
       run.touched_bytes / *us / 1e6, 100 * run.touched_bytes / *us * 1e6 / bench.read_bytes);
   std::fflush(stdout);
   return absl::OkStatus();
@@ -229,11 +229,7 @@ absl::Status RunProduct(const Bench& bench, const Product& product, bool all, Cu
   if (!all) return absl::OkStatus();
   for (const TileKind kind : {TileKind::kWide, TileKind::kSquare, TileKind::kNarrow}) {
     run.config = MakeTileConfig(shape, kind);
-    for (const int lead : {0, 1, 2, 3}) {
-      if (kind != TileKind::kWide && lead > 0) continue;
-      run.config.lead_steps = lead;
-      RETURN_IF_ERROR(PrintRun(bench, product, args, run));
-    }
+    RETURN_IF_ERROR(PrintRun(bench, product, args, run));
   }
   return absl::OkStatus();
 }

@@ -74,9 +74,6 @@ struct TileGemmShape {
 struct TileConfig {
   TileKind kind = TileKind::kWide;
   int32_t blocks = 0;  // grid; each block takes every blocks-th tile
-  // Steps of 64 inputs that the first warpgroup is ahead, so that one multiplies while the other
-  // stores; kNarrow: 0.
-  int32_t lead_steps = 0;
 };
 
 // InvalidArgument for shapes that no kernel takes.

@@ -97,10 +97,6 @@ __device__ __forceinline__ void Produce(const TileLaunch& launch, const TileShar
   }
 }
 
-// The second warpgroup lets the first go ahead by lead_steps once, at its first tile.
-__device__ __forceinline__ void WaitForLead() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
-__device__ __forceinline__ void GiveLead() { asm volatile("bar.arrive 1, 256;" ::: "memory"); }
-
 // A warpgroup that multiplies and stores.
 template <class T, TileEpilogue kEpilogue>
 class Consumer {
@@ -112,14 +108,7 @@ class Consumer {
     const int group = threadIdx.x / 128 - 1;
     TileCursor<T::kRows> cursor(shared_.tables, launch_.output_tiles);
     TileWork work;
-    bool lead_due = launch_.lead_steps > 0;
     while (cursor.Next(work)) {
-      if (lead_due && group == 0) {
-        // More stages than the ring has would never come.
-        lead_step_ = min(min(launch_.lead_steps, launch_.steps), T::kStages) - 1;
-      }
-      if (lead_due && group == 1) WaitForLead();
-      lead_due = false;
       if (T::kByOutputs || group * 64 < work.valid) {
         float sums[T::kRegisters];
         Multiply(sums);
@@ -128,7 +117,6 @@ class Consumer {
         held_.StoreRest(0);
         Skip();
       }
-      lead_step_ = -1;
     }
     held_.StoreRest(0);
   }
@@ -174,7 +162,6 @@ class Consumer {
       WarpgroupMma(sums, a + k * kDescriptorStep, b + k * kDescriptorStep, step + k != 0);
     }
     WarpgroupCommit();
-    if (step == lead_step_) GiveLead();
   }
 
   // A stage is given back once the products of the stage after it are under way.
@@ -226,7 +213,6 @@ class Consumer {
   const TileShared& shared_;
   RingPlace<T::kStages> place_;
   int previous_ = 0;
-  int lead_step_ = -1;  // none
   Held held_;
 };
 

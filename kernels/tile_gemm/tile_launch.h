@@ -23,7 +23,6 @@ struct TileLaunch {
   int32_t matrices;
   int32_t steps;         // of 64 inputs
   int32_t output_tiles;  // of the tile's outputs
-  int32_t lead_steps;
 };
 
 // Rows of x that one copy brings: copies without valid rows are left out.

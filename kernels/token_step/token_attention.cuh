@@ -341,17 +341,21 @@ __device__ __forceinline__ void AttendItems(const TokenLayer& layer, int positio
     LoadKv<kHeadDim>(layer.cache, split, 1, second);
     TokenHeadLane<kHeadDim> head;
     head.Load(layer, split, position);
+    TOKEN_STAMP(7);
     if (!waited) {
       GridWait(reinterpret_cast<const unsigned*>(workspace), target);
       if (launch.args.shape.qk_norm == TokenQkNorm::kFullWidth) FullWidthSquares(qkv);
       waited = true;
+      TOKEN_STAMP(8);
     } else {
       TokenSync();
     }
     if (threadIdx.x < (split.last ? 96 : 32)) {
       MakeHead<kHeadDim>(layer, split, position, head, qkv);
     }
+    TOKEN_STAMP(9);
     TokenSync();
+    TOKEN_STAMP(10);
     const int lane = threadIdx.x % 8;
     float q[kHeadDim / 8];
 #pragma unroll
@@ -367,8 +371,10 @@ __device__ __forceinline__ void AttendItems(const TokenLayer& layer, int positio
       Attend<kHeadDim>(second, q, PositionOf(split, pass + 1) < split.end, attended);
       if (pass + 3 < passes) LoadKv<kHeadDim>(layer.cache, split, pass + 3, second);
     }
+    TOKEN_STAMP(11);
     PublishAttended<kHeadDim>(split, attended);
     TokenSync();
+    TOKEN_STAMP(12);
     MergeAttended<kHeadDim>(split, reinterpret_cast<float*>(workspace + launch.plan.o),
                             reinterpret_cast<float2*>(workspace + launch.plan.o_max));
   }

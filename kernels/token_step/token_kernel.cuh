@@ -23,14 +23,6 @@ struct TokenState {
   int moe_layer = 0;
 };
 
-__device__ __noinline__ inline void Stamp(int layer, int what) {
-  uint64_t* stamps = Shared().launch.args.stamps;
-  if (stamps == nullptr || threadIdx.x != 0) return;
-  uint64_t now;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-  stamps[(static_cast<int64_t>(layer) * gridDim.x + blockIdx.x) * kTokenStamps + what] = now;
-}
-
 template <typename T>
 __device__ __forceinline__ T* Workspace(int64_t offset) {
   return reinterpret_cast<T*>(static_cast<uint8_t*>(Shared().launch.args.workspace) + offset);
@@ -73,15 +65,17 @@ __device__ __forceinline__ void QkvPhase(TokenState& state) {
   const TokenLaunch& launch = Shared().launch;
   const TokenPart& part = Shared().parts[state.layer % 2][kQkv];
   WaitAndCopy(state.target, launch.plan.x, launch.args.shape.hidden);
-  Stamp(state.layer, 0);
+  TOKEN_STAMP(0);
   if (threadIdx.x >= kTokenThreads - 32) NormScale(Workspace<float>(launch.plan.squares));
   ClearSums(part, reinterpret_cast<float*>(SharedAt(launch.plan.shared_sums)));
   FinishX();
+  TOKEN_STAMP(1);
   TokenSync();
-  Stamp(state.layer, 1);
+  TOKEN_STAMP(2);
   state.at = Gemv<Format>(part, state.at);
+  TOKEN_STAMP(3);
   TokenSync();
-  Stamp(state.layer, 2);
+  TOKEN_STAMP(4);
   const float scale = Shared().scale;
   const int splits = launch.plan.qkv_splits;
   const int outputs = part.groups * kTileOutputs;
@@ -93,7 +87,9 @@ __device__ __forceinline__ void QkvPhase(TokenState& state) {
     qkv[(unit - group * splits) * outputs + group * kTileOutputs + i % kTileOutputs] =
         UnitSum(i / kTileOutputs, i % kTileOutputs) * scale;
   }
+  TOKEN_STAMP(5);
   Arrive(state);
+  TOKEN_STAMP(6);
 }
 
 template <int kHeadDim>
@@ -108,12 +104,14 @@ __device__ __forceinline__ void AttentionPhase(TokenState& state) {
     for (int e = threadIdx.x; e < args.shape.experts; e += kTokenThreads) logits[e] = 0;
   }
   AttendItems<kHeadDim>(layer, state.position, state.target);
+  TOKEN_STAMP(13);
   if (state.layer + 1 < args.shape.layers) {
     LoadLayer(&shared.layers[(state.layer + 1) % 2], args.layers + state.layer + 1, threadIdx.x,
               kTokenThreads);
   }
-  Stamp(state.layer, 4);
+  TOKEN_STAMP(14);
   Arrive(state);
+  TOKEN_STAMP(15);
 }
 
 // The new residual of the block's rows, and their share of the router's logits.
@@ -129,24 +127,29 @@ __device__ __forceinline__ void OutputPhase(TokenState& state) {
   if (routed && part.units > 0 && static_cast<int>(threadIdx.x) < RouterItems(layer.router)) {
     route = LoadRouter(layer.router, state.first_row, threadIdx.x);
   }
+  TOKEN_STAMP(16);
   Wait(state);
-  Stamp(state.layer, 5);
+  TOKEN_STAMP(17);
   StageAttended<kHeadDim>(TokenX());
+  TOKEN_STAMP(18);
   ClearSums(part, reinterpret_cast<float*>(SharedAt(shared.launch.plan.shared_sums)));
   TokenSync();
-  Stamp(state.layer, 6);
+  TOKEN_STAMP(19);
   state.at = Gemv<Format>(part, state.at);
+  TOKEN_STAMP(20);
   TokenSync();
-  Stamp(state.layer, 7);
+  TOKEN_STAMP(21);
   if (has_row) {
     state.residual += UnitSum(threadIdx.x / kTileOutputs, threadIdx.x % kTileOutputs);
     shared.row[threadIdx.x] = PublishRow(state.residual, norm, state.first_row + threadIdx.x);
   }
+  TOKEN_STAMP(22);
   if (routed && part.units > 0) {
     TokenSync();
     AddLogits(layer.router, state.first_row, part.units, route,
               Workspace<unsigned long long>(shared.launch.plan.logits));
   }
+  TOKEN_STAMP(23);
   // Of the next layer, while others add.
   if (threadIdx.x >= kTokenThreads - kTokenProducts &&
       state.layer + 1 < shared.launch.args.shape.layers) {
@@ -154,7 +157,9 @@ __device__ __forceinline__ void OutputPhase(TokenState& state) {
     MakePart(product, shared.layers[(state.layer + 1) % 2],
              shared.parts[(state.layer + 1) % 2][product]);
   }
+  TOKEN_STAMP(24);
   Arrive(state);
+  TOKEN_STAMP(25);
 }
 
 template <typename Format>
@@ -168,14 +173,16 @@ __device__ __forceinline__ void GateUpPhase(TokenState& state) {
   const bool last_warp = threadIdx.x >= kTokenThreads - 32;
   const float before = shared.scale;  // that the logits were added by
   WaitAndCopy(state.target, launch.plan.x, launch.args.shape.hidden);
-  Stamp(state.layer, 8);
+  TOKEN_STAMP(26);
   if (routed) {
     LoadLogits(Workspace<long long>(launch.plan.logits), launch.args.shape.experts, before);
   }
   if (last_warp) NormScale(Workspace<float>(launch.plan.squares));
   ClearSums(part, reinterpret_cast<float*>(SharedAt(launch.plan.shared_sums)));
   FinishX();
+  TOKEN_STAMP(27);
   TokenSync();
+  TOKEN_STAMP(28);
   if (routed) {
     Choose();
     if (last_warp) {
@@ -185,10 +192,11 @@ __device__ __forceinline__ void GateUpPhase(TokenState& state) {
   } else if (threadIdx.x == 0) {
     shared.gate_weights[0] = 1;
   }
-  Stamp(state.layer, 9);
+  TOKEN_STAMP(29);
   state.at = Gemv<Format>(part, state.at);
+  TOKEN_STAMP(30);
   TokenSync();
-  Stamp(state.layer, 10);
+  TOKEN_STAMP(31);
   const float scale = shared.scale;
   const int padded = down.k_tiles * kTileInputs;
 #pragma unroll 1
@@ -209,7 +217,9 @@ __device__ __forceinline__ void GateUpPhase(TokenState& state) {
     }
     ++state.moe_layer;
   }
+  TOKEN_STAMP(32);
   Arrive(state);
+  TOKEN_STAMP(33);
 }
 
 template <typename Format>
@@ -222,20 +232,25 @@ __device__ __forceinline__ void DownPhase(TokenState& state) {
   if (has_row && goes_on) {
     norm = __ldg(shared.layers[(state.layer + 1) % 2].input_norm + state.first_row + threadIdx.x);
   }
+  TOKEN_STAMP(34);
   WaitAndCopy(state.target, shared.launch.plan.ffn, part.x_tiles * kTileInputs);
-  Stamp(state.layer, 11);
+  TOKEN_STAMP(35);
   ClearSums(part, reinterpret_cast<float*>(SharedAt(shared.launch.plan.shared_sums)));
   FinishX();
+  TOKEN_STAMP(36);
   TokenSync();
-  Stamp(state.layer, 12);
+  TOKEN_STAMP(37);
   state.at = Gemv<Format>(part, state.at);
+  TOKEN_STAMP(38);
   TokenSync();
-  Stamp(state.layer, 13);
+  TOKEN_STAMP(39);
   if (has_row) {
     state.residual += UnitSum(threadIdx.x / kTileOutputs, threadIdx.x % kTileOutputs);
     PublishRow(state.residual, norm, state.first_row + threadIdx.x);
   }
+  TOKEN_STAMP(40);
   Arrive(state);
+  TOKEN_STAMP(41);
 }
 
 template <typename Format, int kHeadDim>
@@ -251,9 +266,16 @@ __device__ __forceinline__ void Compute() {
     state.residual = args.residual[row];
     PublishRow(state.residual, __ldg(shared.layers[0].input_norm + row), row);
   }
+  // The padding of rows meets weights of 0 and must be numbers.
+  for (int64_t i = int64_t{blockIdx.x} * kTokenThreads + threadIdx.x;
+       i < (shared.launch.plan.workspace_bytes - shared.launch.plan.ffn) / 4;
+       i += gridDim.x * kTokenThreads) {
+    Workspace<uint32_t>(shared.launch.plan.ffn)[i] = 0;
+  }
   Arrive(state);
 #pragma unroll 1
   for (; state.layer < args.shape.layers; ++state.layer) {
+    TOKEN_STAMP_LAYER(state.layer);
     QkvPhase<Format>(state);
     AttentionPhase<kHeadDim>(state);
     OutputPhase<Format, kHeadDim>(state);

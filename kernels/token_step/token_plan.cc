@@ -27,7 +27,9 @@ absl::Status CheckShape(const TokenShape& s) {
   if (s.kv_heads <= 0 || s.heads <= 0 || s.heads % s.kv_heads != 0) {
     return Refuse("heads", s.heads);
   }
-  if (s.page_tokens <= 0 || (s.page_tokens & (s.page_tokens - 1)) != 0) return Refuse("page_tokens", s.page_tokens);
+  if (s.page_tokens <= 0 || (s.page_tokens & (s.page_tokens - 1)) != 0) {
+    return Refuse("page_tokens", s.page_tokens);
+  }
   if (s.moe_layers < 0 || s.moe_layers > s.layers) return Refuse("moe_layers", s.moe_layers);
   if (s.moe_layers > 0) {
     if (s.experts <= 0 || s.experts > kTokenExpertsMax) return Refuse("experts", s.experts);
@@ -43,7 +45,10 @@ absl::Status CheckShape(const TokenShape& s) {
       s.format != WeightFormat::kInt8 && s.format != WeightFormat::kInt4) {
     return Refuse("format", static_cast<int>(s.format));
   }
-  if (!IsQuantGroup(s.format, s.group)) return Refuse("group", s.group);
+  // A tile's weights share the scale of their row: groups of 64 inputs and more.
+  if (!IsQuantGroup(s.format, s.group) || ScaleGroups(s.format, s.group) > 1) {
+    return Refuse("group", s.group);
+  }
   return absl::OkStatus();
 }
 

@@ -1,7 +1,7 @@
 // How weights come to a block of token_step: its share of each phase's tiles, the ring in shared
 // memory, and the producer warp that fills the ring phase after phase and layer after layer, ahead
-// of the grid's barriers. It waits for room, and for the routing before a MoE layer's experts. Every
-// wait ends the kernel with an error after some seconds: a mistake must not hang the device.
+// of the grid's barriers. It waits for room, and for the routing before a MoE layer's experts.
+// Every wait ends the kernel with an error after some seconds: a mistake must not hang the device.
 // Device code only.
 #pragma once
 
@@ -16,6 +16,7 @@ namespace conclave {
 inline constexpr int64_t kTokenPatience = 4000000000;  // clocks
 
 __device__ __noinline__ inline void TokenStuck(const char* what, unsigned at) {
+  // tidy: allow(console) the last words of a kernel that gives up reach the log by no other way
   printf("token_step: block %d thread %d waits for %s (%u)\n", static_cast<int>(blockIdx.x),
          static_cast<int>(threadIdx.x), what, at);
   __trap();
@@ -39,6 +40,14 @@ struct TokenPart {
   int walked;   // matrices that a unit of kDown goes through; 0: a run is a matrix
 };
 
+#ifdef TOKEN_TRACE
+#define TOKEN_STAMP(what) TokenStamp(what)
+#define TOKEN_STAMP_LAYER(layer) Shared().trace_layer = layer
+#else
+#define TOKEN_STAMP(what)
+#define TOKEN_STAMP_LAYER(layer)
+#endif
+
 // At the start of a block's shared memory.
 struct TokenShared {
   uint64_t full[kTokenStagesMax];
@@ -55,6 +64,9 @@ struct TokenShared {
   float chosen_logits[kTokenTopKMax];
   int32_t choice[kTokenTopKMax];
   float logits[kTokenExpertsMax];
+#ifdef TOKEN_TRACE
+  int trace_layer;
+#endif
 };
 static_assert(sizeof(TokenShared) <= kTokenSharedFixed);
 
@@ -66,6 +78,16 @@ __device__ __forceinline__ uint8_t* SharedAt(int offset) {
   extern __shared__ __align__(1024) uint8_t token_shared[];
   return token_shared + offset;
 }
+
+#ifdef TOKEN_TRACE
+__device__ __forceinline__ void TokenStamp(int what) {
+  if (threadIdx.x != 0) return;
+  uint64_t* stamps = Shared().launch.args.stamps;
+  if (stamps == nullptr) return;
+  const int64_t block = int64_t{Shared().trace_layer} * gridDim.x + blockIdx.x;
+  stamps[block * kTokenStamps + what] = clock64();
+}
+#endif
 
 __device__ __forceinline__ bool TryWait(uint64_t* barrier, uint32_t parity) {
   uint32_t done;

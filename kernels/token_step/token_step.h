@@ -78,7 +78,7 @@ struct TokenStepArgs {
 
 // Of a block in a layer: when it passed barriers, had its activations, ended products; see
 // token_step_bench.
-inline constexpr int kTokenStamps = 16;
+inline constexpr int kTokenStamps = 48;
 
 // Whether this kernel serves the shape on the current device: hidden a multiple of 64 up to 8192,
 // heads of 64 or 128, top_k <= 8, experts <= 512, ffn a multiple of 8, activations and a ring of

@@ -15,7 +15,7 @@
 #include "comm/device/cuda_memory.h"
 #include "glog/logging.h"
 #include "kernels/cuda/stream_read.h"
-#include "kernels/sbi_gemm/sbi_test_kit.h"
+#include "kernels/token_step/token_device_memory.h"
 #include "kernels/token_step/token_step.h"
 #include "kernels/weight_pack/quant_tiles.h"
 
@@ -38,7 +38,7 @@ void FillPool(void* pool, int64_t bytes) {
     CHECK(CopyOnDevice(to + filled, to, more, nullptr).ok());
     filled += more;
   }
-  SynchronizeDevice();
+  CHECK(SynchronizeCudaDevice().ok());
 }
 
 // Median microseconds of a graph of what `record` puts into a stream.
@@ -98,7 +98,7 @@ class Weights {
   explicit Weights(const TokenShape& shape) : shape_(shape) {
     for (const bool measure : {true, false}) {
       if (!measure) {
-        pool_ = std::make_unique<DeviceBytes>(used_);
+        pool_ = std::make_unique<TokenBytes>(used_);
         FillPool(pool_->data(), used_);
         total_ = used_;
         used_ = 0;
@@ -152,39 +152,45 @@ class Weights {
   }
 
   TokenShape shape_;
-  std::unique_ptr<DeviceBytes> pool_;
+  std::unique_ptr<TokenBytes> pool_;
   int64_t used_ = 0, total_ = 0;
   std::vector<TokenLayer> layers_;
 };
 
-// Mean over layers of each stamp's first, mean and last block, from the layer's first stamp on.
+#ifdef TOKEN_TRACE
+const char* const kStampNames[] = {
+    "q:issued", "x-there", "sync", "gemv", "sync", "epilogue",
+    "arrived", "a:loads-issued", "waited", "head", "sync", "attended",
+    "published+sync", "merged", "layer-loaded", "arrived", "o:loads-issued", "waited",
+    "staged", "sync", "gemv", "sync", "row", "logits",
+    "parts", "arrived", "g:issued", "x-there", "sync", "chosen",
+    "gemv", "sync", "epilogue", "arrived", "d:norm-issued", "issued",
+    "x-there", "sync", "gemv", "sync", "row", "arrived"};
+
+// Nanoseconds from stamp to stamp of thread 0: mean over layers, of some blocks and of all.
 void PrintStamps(const std::vector<uint64_t>& stamps, int layers, int blocks) {
-  static const char* const kNames[14] = {"qkv:begin", "staged", "done", "", "attended",
-                                         "o:begin", "staged", "done", "gate_up:begin", "chosen",
-                                         "done", "down:begin", "staged", "done"};
-  const auto at = [&](int layer, int block, int what) {
-    return static_cast<double>(
-        stamps[(int64_t{layer} * blocks + block) * kTokenStamps + what]);
-  };
-  for (int i = 0; i < 14; ++i) {
-    if (*kNames[i] == 0) continue;
-    double first = 0, mean = 0, last = 0;
-    for (int l = 1; l < layers; ++l) {
-      double begin = 1e30, low = 1e30, high = 0, sum = 0;
-      for (int b = 0; b < blocks; ++b) {
-        begin = std::min(begin, at(l, b, 0));
-        low = std::min(low, at(l, b, i));
-        high = std::max(high, at(l, b, i));
-        sum += at(l, b, i) / blocks;
+  const int count = std::size(kStampNames);
+  for (int i = 0; i < count; ++i) {
+    std::printf("%s%s", kStampNames[i][1] == ':' ? "\n    " : "  ", kStampNames[i]);
+    const int chosen[] = {1, 65, -1};
+    for (const int which : chosen) {
+      double sum = 0;
+      int number = 0;
+      for (int l = 2; l < layers; ++l) {
+        for (int b = which < 0 ? 1 : which; b < (which < 0 ? 33 : which + 1); ++b) {
+          const uint64_t* at = &stamps[(int64_t{l} * blocks + b) * kTokenStamps + i];
+          const uint64_t* before =
+              i > 0 ? at - 1 : at - int64_t{blocks} * kTokenStamps + count - 1;
+          sum += static_cast<double>(*at - *before) / 1.98;
+          ++number;
+        }
       }
-      first += (low - begin) * 1e-3 / (layers - 1);
-      mean += (sum - begin) * 1e-3 / (layers - 1);
-      last += (high - begin) * 1e-3 / (layers - 1);
+      std::printf("%c%.0f", which == 1 ? ' ' : '/', sum / number);
     }
-    std::printf("%s%s %.2f/%.2f/%.2f", i % 5 == 0 ? "\n    " : "  ", kNames[i], first, mean, last);
   }
   std::printf("\n");
 }
+#endif
 
 void Measure(const BenchModel& model, int position) {
   const TokenShape& s = model.shape;
@@ -194,19 +200,19 @@ void Measure(const BenchModel& model, int position) {
   }
   const Weights weights(s);
   CHECK_EQ(CheckTokenLayers(s, weights.layers()), absl::OkStatus());
-  DeviceArray<TokenLayer> layers(weights.layers());
-  DeviceArray<float> residual(std::vector<float>(s.hidden, 1.0f));
-  DeviceArray<int32_t> positions(std::vector<int32_t>{position});
+  TokenArray<TokenLayer> layers(weights.layers());
+  TokenArray<float> residual(std::vector<float>(s.hidden, 1.0f));
+  TokenArray<int32_t> positions(std::vector<int32_t>{position});
   std::vector<int32_t> table(position / s.page_tokens + 1);
   for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i * 37 % 128);
-  DeviceArray<int32_t> pages(table);
-  DeviceArray<float> rope(int64_t{position + 1} * s.head_dim);
+  TokenArray<int32_t> pages(table);
+  TokenArray<float> rope(int64_t{position + 1} * s.head_dim);
   FillPool(rope.data(), rope.bytes());
-  DeviceArray<uint8_t> workspace(TokenStepWorkspaceBytes(s));
+  TokenArray<uint8_t> workspace(TokenStepWorkspaceBytes(s));
   workspace.Fill(0);
-  DeviceArray<int32_t> chosen(s.moe_layers * s.top_k);
+  TokenArray<int32_t> chosen(s.moe_layers * s.top_k);
   const int blocks = ListCudaDevices().value()[0].sm_count;
-  DeviceArray<uint64_t> stamps(int64_t{s.layers} * blocks * kTokenStamps);
+  TokenArray<uint64_t> stamps(int64_t{s.layers} * blocks * kTokenStamps);
   TokenStepArgs args;
   args.shape = s;
   args.layers = layers.get();
@@ -228,10 +234,12 @@ void Measure(const BenchModel& model, int position) {
               model.name, position, us / s.layers, bytes / s.layers * 1e-6, bytes / us * 1e-3,
               bytes / us * 1e8 / read, read * 1e-9, us * 1e-3,
               static_cast<double>(weights.total()) * 1e-9);
+#ifdef TOKEN_TRACE
   args.stamps = stamps.get();
   const double traced = MeasureGraph(record, 5);
-  std::printf("    traced %.2f us a layer; first/mean/last block:", traced / s.layers);
+  std::printf("    traced %.2f us a layer", traced / s.layers);
   PrintStamps(stamps.Read(), s.layers, blocks);
+#endif
   std::fflush(stdout);
 }
 

@@ -12,6 +12,13 @@
 namespace conclave {
 namespace {
 
+// Uniform in [-scale, scale).
+std::vector<float> RandomFloats(Rng& rng, int64_t count, float scale) {
+  std::vector<float> values(count);
+  for (float& v : values) v = (static_cast<float>(rng.Uniform()) * 2 - 1) * scale;
+  return values;
+}
+
 double CodeValue(WeightFormat format, uint32_t code) {
   switch (format) {
     case WeightFormat::kInt4:
@@ -279,9 +286,10 @@ TokenModel RandomTokenModel(Rng& rng, TokenShape shape, const std::vector<bool>&
     layer.cache.assign(int64_t{model.pages} * 2 * kv * shape.page_tokens, 0xffff);
     for (int p = 0; p < position; ++p) {
       for (int h = 0; h < 2 * shape.kv_heads; ++h) {
-        const std::vector<uint16_t> row = RandomBf16(rng, shape.head_dim, 1);
-        std::copy(row.begin(), row.end(),
-                  CacheRow(model, layer.cache, h / shape.kv_heads, h % shape.kv_heads, p));
+        const std::vector<float> row = RandomFloats(rng, shape.head_dim, 1);
+        std::transform(row.begin(), row.end(),
+                       CacheRow(model, layer.cache, h / shape.kv_heads, h % shape.kv_heads, p),
+                       FloatToBf16);
       }
     }
     model.layers.push_back(std::move(layer));
@@ -307,7 +315,7 @@ TokenResult TokenStepRef(const TokenModel& model) {
 }
 
 void* TokenDeviceModel::Keep(const void* data, int64_t bytes) {
-  memory_.push_back(std::make_unique<DeviceBytes>(std::max<int64_t>(bytes, 16)));
+  memory_.push_back(std::make_unique<TokenBytes>(std::max<int64_t>(bytes, 16)));
   if (data != nullptr && bytes > 0) memory_.back()->Upload(data);
   return memory_.back()->data();
 }
@@ -344,7 +352,7 @@ TokenDeviceModel::TokenDeviceModel(const TokenModel& model) : model_(model) {
       Keep(model.page_table.data(), static_cast<int64_t>(model.page_table.size()) * 4));
   args_.rope = floats(model.rope);
   args_.chosen = static_cast<int32_t*>(Keep(nullptr, int64_t{s.moe_layers} * s.top_k * 4));
-  workspace_ = std::make_unique<DeviceBytes>(TokenStepWorkspaceBytes(s));
+  workspace_ = std::make_unique<TokenBytes>(TokenStepWorkspaceBytes(s));
   std::vector<uint8_t> workspace(workspace_->bytes(), 0xff);  // NaN: only counters need zeros
   std::fill(workspace.begin(), workspace.begin() + 256, 0);
   workspace_->Upload(workspace.data());
@@ -353,7 +361,7 @@ TokenDeviceModel::TokenDeviceModel(const TokenModel& model) : model_(model) {
 
 TokenResult TokenDeviceModel::Run() {
   TokenResult result;
-  const auto find = [&](const void* data) -> DeviceBytes& {
+  const auto find = [&](const void* data) -> TokenBytes& {
     for (const auto& memory : memory_) {
       if (memory->data() == data) return *memory;
     }
@@ -366,7 +374,7 @@ TokenResult TokenDeviceModel::Run() {
     find(layers_[i].cache.data).Upload(model_.layers[i].cache.data());
   }
   CHECK_EQ(TokenStep(args_), absl::OkStatus());
-  SynchronizeDevice();
+  CHECK_EQ(SynchronizeCudaDevice(), absl::OkStatus());
   result.residual.resize(model_.residual.size());
   find(args_.residual).Download(result.residual.data());
   if (model_.shape.moe_layers > 0) {

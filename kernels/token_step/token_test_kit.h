@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "comm/base/rng.h"
-#include "kernels/sbi_gemm/sbi_test_kit.h"
+#include "kernels/token_step/token_device_memory.h"
 #include "kernels/token_step/token_step.h"
 
 namespace conclave {
@@ -61,10 +61,10 @@ class TokenDeviceModel {
   void* Keep(const void* data, int64_t bytes);
 
   const TokenModel& model_;
-  std::vector<std::unique_ptr<DeviceBytes>> memory_;
+  std::vector<std::unique_ptr<TokenBytes>> memory_;
   std::vector<TokenLayer> layers_;
   TokenStepArgs args_;
-  std::unique_ptr<DeviceBytes> workspace_;
+  std::unique_ptr<TokenBytes> workspace_;
 };
 
 }  // namespace conclave

@@ -14,10 +14,11 @@ namespace conclave {
 struct DequantProbe {
   WeightFormat format = WeightFormat::kInt4;
   int32_t group = 64;
-  const void* tile = nullptr;     // device, TileBytes
-  uint32_t* fragments = nullptr;  // [2: all codes at once, one step at a time][4 steps][32][4]
-  float* row_scales = nullptr;    // [16][scale groups]
-  float* lane_scales = nullptr;   // [32][scale groups][2: rows g and g + 8]
+  const void* tile = nullptr;  // device, TileBytes
+  // [3: all codes at once, one step at a time, by nf4's table or as the first][4 steps][32][4]
+  uint32_t* fragments = nullptr;
+  float* row_scales = nullptr;   // [16][kSumGroups]
+  float* lane_scales = nullptr;  // [32][kSumGroups][2: rows g and g + 8]
   CudaStream stream = nullptr;
 };
 absl::Status ProbeDequant(const DequantProbe& probe);
@@ -30,6 +31,7 @@ struct DequantSpeed {
   int32_t group = 64;
   int32_t blocks = 0;
   int32_t rounds = 0;
+  bool table = false;     // nf4 by Nf4TableTile
   float* sink = nullptr;  // [1]
   CudaStream stream = nullptr;
 };

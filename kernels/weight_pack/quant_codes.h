@@ -25,7 +25,7 @@ CONCLAVE_HOST_DEVICE inline float Bf16Value(uint32_t bits) {
 
 struct QuantScale {
   float divisor = 0;    // numbers are divided by it, then rounded to a code's value
-  uint32_t stored = 0;  // ScaleBytes(format) bytes: divisor / FragmentUnit(format)
+  uint32_t stored = 0;  // ScaleBytes(format) bytes: divisor / FragmentUnit(format), mxfp4: divisor
 };
 
 // Of a group whose largest magnitude is `absmax`, rounded to the stored type before any number is
@@ -51,7 +51,8 @@ CONCLAVE_HOST_DEVICE inline QuantScale ScaleOf(WeightFormat format, float absmax
     }
     default: {
       const int biased = static_cast<int>(std::bit_cast<uint32_t>(absmax) >> 23) - 2;
-      const uint32_t stored = biased > 0 ? static_cast<uint32_t>(biased) : 0;
+      uint32_t stored = biased > 0 ? static_cast<uint32_t>(biased) : 0;
+      if (stored > kMxfp4ScaleMax) stored = kMxfp4ScaleMax;
       return {std::bit_cast<float>(stored == 0 ? 0x00400000u : stored << 23), stored};
     }
   }
@@ -80,11 +81,22 @@ CONCLAVE_HOST_DEVICE inline uint32_t E2m1Code(float x) {
 
 // bitsandbytes' table, in fp32; fragments hold it rounded to bf16.
 CONCLAVE_HOST_DEVICE constexpr float Nf4Value(int code) {
-  constexpr float kValues[16] = {
-      -1.0f,           -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
-      -0.28444138169288635f, -0.18477343022823334f, -0.09105003625154495f, 0.0f,
-      0.07958029955625534f,  0.16093020141124725f,  0.24611230194568634f,  0.33791524171829224f,
-      0.44070982933044434f,  0.5626170039176941f,   0.7229568362236023f,   1.0f};
+  constexpr float kValues[16] = {-1.0f,
+                                 -0.6961928009986877f,
+                                 -0.5250730514526367f,
+                                 -0.39491748809814453f,
+                                 -0.28444138169288635f,
+                                 -0.18477343022823334f,
+                                 -0.09105003625154495f,
+                                 0.0f,
+                                 0.07958029955625534f,
+                                 0.16093020141124725f,
+                                 0.24611230194568634f,
+                                 0.33791524171829224f,
+                                 0.44070982933044434f,
+                                 0.5626170039176941f,
+                                 0.7229568362236023f,
+                                 1.0f};
   return kValues[code];
 }
 
@@ -114,8 +126,7 @@ CONCLAVE_HOST_DEVICE inline uint32_t CodeOf(WeightFormat format, float value, fl
       return static_cast<uint32_t>(q < 0 ? 0x80 - q : q);
     }
     case WeightFormat::kInt4:
-      return static_cast<uint32_t>(
-                 static_cast<int>(fminf(fmaxf(rintf(x), -7.0f), 7.0f))) & 15;
+      return static_cast<uint32_t>(static_cast<int>(fminf(fmaxf(rintf(x), -7.0f), 7.0f))) & 15;
     case WeightFormat::kNf4:
       return Nf4Code(x);
     default:

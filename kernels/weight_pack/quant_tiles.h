@@ -8,9 +8,9 @@
 //            packed one by one, in any order, and no byte has two writers.
 //   scales   [g 0..7][scale group of the tile][row g, row g + 8]: fp32 for 8-bit codes, bf16 for
 //            int4 and nf4, the e8m0 byte for mxfp4.
-// weight = fragment * stored scale, where fragment is the code's value times FragmentUnit(format):
-// a power of two that lets dequant.cuh spend fewer instructions on a weight. A tile of zero bytes
-// is a tile of zeros in every format. Values and pure functions for host and device; any thread.
+// weight = value of the code * FragmentUnit(format) * stored scale: the unit, a power of two, lets
+// dequant.cuh spend fewer instructions on a weight. A tile of zero bytes is a tile of zeros in
+// every format. Values and pure functions for host and device; any thread.
 #pragma once
 
 #include <cstdint>
@@ -134,12 +134,17 @@ CONCLAVE_HOST_DEVICE constexpr int ScaleOffset(WeightFormat format, int32_t grou
   return PayloadBytes(format) + index * ScaleBytes(format);
 }
 
-// fragment / value of the code. int8 and int4 are read as bf16 numbers with a small exponent; one
-// multiplication cannot bring them all the way up.
+// fragment / value of the code; of mxfp4, whose fragments hold the scale, fragment / weight (its
+// stored scale is the plain e8m0 scale). int8 and
+// int4 are read as bf16 numbers with a small exponent, and one multiplication cannot bring them all
+// the way up; for mxfp4 it is the middle of what scales may be, 2^-100 to 2^33.
 CONCLAVE_HOST_DEVICE constexpr float FragmentUnit(WeightFormat format) {
   if (format == WeightFormat::kInt8) return 0x1p-6f;
+  if (format == WeightFormat::kMxfp4) return 0x1p-32f;
   return format == WeightFormat::kInt4 ? 0x1p-2f : 1.0f;
 }
+// The largest e8m0 byte stored; below 27 fragments lose bits, then are zeros.
+inline constexpr uint32_t kMxfp4ScaleMax = 160;
 
 // ---- codes in a word. A code is: fp8 the e4m3 byte; int8 sign and magnitude (-127..127), the sign
 // in bit 7; int4 two's complement (-8..7); nf4 bitsandbytes' index; mxfp4 the e2m1 nibble. Bits are

@@ -30,8 +30,8 @@ int64_t LastOutput(const PackRowsArgs& args) {
 absl::Status CheckPackRows(const PackRowsArgs& args) {
   const WeightView& out = args.out;
   // Before sizes are computed from it.
-  if (const absl::Status group = Check(IsQuantGroup(out.format, out.group), "out.group", out.group,
-                                       "use QuantGroup");
+  if (const absl::Status group =
+          Check(IsQuantGroup(out.format, out.group), "out.group", out.group, "use QuantGroup");
       !group.ok()) {
     return group;
   }

@@ -19,8 +19,8 @@ constexpr int kTiles = 4;  // that a warp has under way: 256 inputs of a row, th
 struct Job {
   PackRowsArgs args;
   int64_t stride = 0;
-  int64_t chunks = 0;   // of kTiles tiles in a row
-  bool pairs = false;   // two elements may be loaded at once
+  int64_t chunks = 0;  // of kTiles tiles in a row
+  bool pairs = false;  // two elements may be loaded at once
 };
 
 __device__ __forceinline__ float2 LoadPair(const Job& job, int64_t row, int64_t column) {
@@ -183,8 +183,7 @@ absl::Status PackRows(const PackRowsArgs& args) {
   job.stride = args.source_stride == 0 ? args.columns : args.source_stride;
   job.chunks = (args.columns + kTiles * kTileInputs - 1) / (kTiles * kTileInputs);
   const uintptr_t pair_bytes = 2 * DtypeBytes(args.dtype);
-  job.pairs =
-      job.stride % 2 == 0 && reinterpret_cast<uintptr_t>(args.source) % pair_bytes == 0;
+  job.pairs = job.stride % 2 == 0 && reinterpret_cast<uintptr_t>(args.source) % pair_bytes == 0;
   switch (args.out.format) {
     case WeightFormat::kBf16:
       return LaunchPack<WeightFormat::kBf16>(job);
@@ -206,8 +205,8 @@ absl::Status PackRows(const PackRowsArgs& args) {
 }
 
 absl::Status ZeroMatrix(const WeightView& view, int32_t matrix, CudaStream stream) {
-  uint8_t* const to = static_cast<uint8_t*>(const_cast<void*>(view.data)) +
-                      matrix * view.matrix_bytes;
+  uint8_t* const to =
+      static_cast<uint8_t*>(const_cast<void*>(view.data)) + matrix * view.matrix_bytes;
   const int64_t bytes = view.output_tiles() * RowGroupBytes(view);
   return CudaStatus(cudaMemsetAsync(to, 0, bytes, stream), "clearing a weight matrix");
 }

@@ -19,7 +19,7 @@ namespace conclave {
 enum class RowPlacement : uint8_t { kPlain, kGate, kUp };
 
 struct PackRowsArgs {
-  WeightView out;     // written, for all that its data is const
+  WeightView out;  // written, for all that its data is const
   int32_t matrix = 0;
   RowPlacement placement = RowPlacement::kPlain;
   int64_t first = 0;  // the first source row is row `first` of the placement; any number

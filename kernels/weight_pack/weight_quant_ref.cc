@@ -55,6 +55,21 @@ uint32_t CodeAt(const uint8_t* tile, WeightFormat format, int row, int column) {
   return GatherCode(format, place.pair, place.second, word);
 }
 
+float StoredScaleAt(const WeightView& view, const uint8_t* tile, int row, int column) {
+  const int scale_group = view.group < kTileInputs ? column / view.group : 0;
+  uint32_t stored = 0;
+  std::memcpy(&stored, tile + ScaleOffset(view.format, view.group, row, scale_group),
+              ScaleBytes(view.format));
+  switch (ScaleBytes(view.format)) {
+    case 4:
+      return std::bit_cast<float>(stored);
+    case 2:
+      return Bf16Value(stored);
+    default:
+      return std::ldexp(1.0f, static_cast<int>(stored) - 127);
+  }
+}
+
 // One group of a row of one call: columns [begin, end) of the source, which may lie past its end.
 void PackGroup(const PackRowsArgs& args, int64_t row, int64_t output, int64_t begin, int64_t end) {
   const WeightView& out = args.out;
@@ -113,8 +128,8 @@ float CodeValue(WeightFormat format, uint32_t code) {
     case WeightFormat::kFp8: {
       const int exponent = code >> 3 & 15, mantissa = code & 7;
       if (exponent == 15 && mantissa == 7) return NAN;
-      const float magnitude = exponent == 0 ? std::ldexp(mantissa, -9)
-                                            : std::ldexp(8 + mantissa, exponent - 10);
+      const float magnitude =
+          exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
       return (code & 0x80) != 0 ? -magnitude : magnitude;
     }
     case WeightFormat::kInt8: {
@@ -139,8 +154,10 @@ float FragmentAt(const WeightView& view, int32_t matrix, int64_t output, int64_t
   const int row = static_cast<int>(output % kTileOutputs);
   const int column = static_cast<int>(input % kTileInputs);
   if (IsQuantised(view.format)) {
-    return CodeValue(view.format, CodeAt(tile, view.format, row, column)) *
-           FragmentUnit(view.format);
+    const float value = CodeValue(view.format, CodeAt(tile, view.format, row, column));
+    const float scale =
+        view.format == WeightFormat::kMxfp4 ? StoredScaleAt(view, tile, row, column) : 1;
+    return value * FragmentUnit(view.format) * scale;
   }
   const int64_t at = TiledIndex(row, column, 1, CodeBits(view.format) / 8);
   if (view.format == WeightFormat::kF32) {
@@ -153,28 +170,16 @@ float FragmentAt(const WeightView& view, int32_t matrix, int64_t output, int64_t
   return view.format == WeightFormat::kF16 ? F16ToFloat(bits) : Bf16ToFloat(bits);
 }
 
-float StoredScaleAt(const WeightView& view, int32_t matrix, int64_t output, int64_t input) {
+float RowScaleAt(const WeightView& view, int32_t matrix, int64_t output, int64_t input) {
   if (!IsQuantised(view.format)) return 1;
-  const int scale_group =
-      view.group < kTileInputs ? static_cast<int>(input % kTileInputs) / view.group : 0;
-  const int row = static_cast<int>(output % kTileOutputs);
-  uint32_t stored = 0;
-  std::memcpy(&stored,
-              TileOf(view, matrix, output, input) +
-                  ScaleOffset(view.format, view.group, row, scale_group),
-              ScaleBytes(view.format));
-  switch (ScaleBytes(view.format)) {
-    case 4:
-      return std::bit_cast<float>(stored);
-    case 2:
-      return Bf16Value(stored);
-    default:
-      return std::ldexp(1.0f, static_cast<int>(stored) - 127);
-  }
+  if (view.format == WeightFormat::kMxfp4) return 1 / FragmentUnit(view.format);
+  return StoredScaleAt(view, TileOf(view, matrix, output, input),
+                       static_cast<int>(output % kTileOutputs),
+                       static_cast<int>(input % kTileInputs));
 }
 
 float WeightAt(const WeightView& view, int32_t matrix, int64_t output, int64_t input) {
-  return FragmentAt(view, matrix, output, input) * StoredScaleAt(view, matrix, output, input);
+  return FragmentAt(view, matrix, output, input) * RowScaleAt(view, matrix, output, input);
 }
 
 std::vector<float> Dequantise(const WeightView& view, int32_t matrix) {

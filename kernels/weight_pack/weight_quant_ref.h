@@ -17,10 +17,12 @@ absl::Status PackRowsRef(const PackRowsArgs& args);
 // The number that a code stands for, before its scale.
 float CodeValue(WeightFormat format, uint32_t code);
 
-// fragment of dequant.cuh: the code's value as bf16, times FragmentUnit.
+// An element of dequant.cuh's fragments: a bf16 number, the code's value times FragmentUnit; of
+// mxfp4 times the scale too.
 float FragmentAt(const WeightView& view, int32_t matrix, int64_t output, int64_t input);
-// Of the group of an element; 1 for plain formats. weight = FragmentAt * StoredScaleAt.
-float StoredScaleAt(const WeightView& view, int32_t matrix, int64_t output, int64_t input);
+// RowScale of dequant.cuh for an element's group; 1 for plain formats. weight = FragmentAt *
+// RowScaleAt.
+float RowScaleAt(const WeightView& view, int32_t matrix, int64_t output, int64_t input);
 // An element as kernels see it.
 float WeightAt(const WeightView& view, int32_t matrix, int64_t output, int64_t input);
 

@@ -57,8 +57,8 @@ absl::Status CheckQuantization(const ModelOptions& options) {
   RETURN_IF_ERROR(
       CheckFlag(group == 0 || group == 32 || group == 64 || group == 128 || group == 256,
                 "--quant-group-size", absl::StrCat(group), "use 32, 64, 128 or 256"));
-  return CheckFlag(*format == Quantization::kNone || !options.deterministic, "--quantization",
-                   options.quantization, "leave out --deterministic, which keeps weights as is");
+  return CheckFlag(*format == Quantization::kNone, "--quantization", options.quantization,
+                   "this version computes with weights as the checkpoint has them; leave it out");
 }
 
 absl::Status CheckFlags(const ModelOptions& options) {

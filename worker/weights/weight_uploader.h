@@ -11,7 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "comm/base/dtype.h"
 #include "comm/device/cuda_memory.h"
-#include "kernels/plain_pack/plain_pack.h"
+#include "kernels/weight_pack/weight_pack.h"
 
 namespace conclave {
 
