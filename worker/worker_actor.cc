@@ -248,7 +248,9 @@ void WorkerActor::OnTimer(ActorContext& ctx, uint64_t tag) {
         absl::FormatDuration(options_.leave_timeout), " of leaving: ", leave_reason_)));
     return;
   }
-  ctx.SetTimer(kTickTimer, options_.heartbeat_interval);
+  const bool idle = phase_ == Phase::kReady && steps_queued_ == 0 && !leaving_;
+  ctx.SetTimer(kTickTimer,
+               idle ? options_.idle_heartbeat_interval : options_.heartbeat_interval);
   const bool out_of_sight = coordinator_lost_ != absl::InfiniteFuture();
   if (out_of_sight && phase_ != Phase::kIdle &&
       now - coordinator_lost_ >= options_.coordinator_lease) {

@@ -24,6 +24,8 @@ class WorkerActor : public Actor {
     WorkerId id;   // random, one for each process
     Hello hello;   // sent as it stands
     absl::Duration heartbeat_interval = absl::Milliseconds(100);
+    // Ready and without steps: an idle cluster should sleep, and silence still shows within 1 s.
+    absl::Duration idle_heartbeat_interval = absl::Milliseconds(200);
     absl::Duration hello_interval = absl::Milliseconds(200);
     absl::Duration repeat_interval = absl::Milliseconds(500);  // of Prepared and Fault
     absl::Duration coordinator_lease = absl::Seconds(5);       // after losing its sight
