@@ -85,6 +85,16 @@ struct BenchKernelsOptions {
 absl::Status RunBenchKernels(const BenchKernelsOptions& options,
                              const std::atomic<bool>& cancelled);
 
+struct BenchAblationOptions {
+  ModelOptions model;
+  std::vector<int> batches = {1};
+  int input_tokens = 512;
+  int output_tokens = 32;
+  bool json = false;
+};
+absl::Status RunBenchAblation(const BenchAblationOptions& options,
+                              const std::atomic<bool>& cancelled);
+
 struct BenchServeOptions {
   ModelOptions model;
   ServerOptions server;

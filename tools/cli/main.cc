@@ -311,11 +311,36 @@ void AddBenchServe(CLI::App& bench, Invocation& invocation) {
   });
 }
 
+void AddBenchAblation(CLI::App& bench, Invocation& invocation) {
+  auto* app = bench.add_subcommand("ablation", "What each part of the GPU path brings");
+  auto options = std::make_shared<BenchAblationOptions>();
+  AddModelFlags(*app, options->model, true);
+  app->add_option("--batch,--batch-size", options->batches, "Sequences; one column for each")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  app->add_option("--input-len", options->input_tokens)
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app->add_option("--output-len", options->output_tokens)
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
+  app->add_flag("--json", options->json, "Print JSON, one object a line");
+  app->footer("Example: conclave bench ablation --model qwen3-30b-a3b --device cuda --batch 1,8");
+  app->callback([options, &invocation] {
+    invocation.verb = "bench ablation";
+    invocation.run = [options](const auto& cancelled) {
+      return RunBenchAblation(*options, cancelled);
+    };
+  });
+}
+
 void AddBench(CLI::App& root, Invocation& invocation) {
-  auto* bench = root.add_subcommand("bench", "Measure: latency, kernels, serve");
+  auto* bench = root.add_subcommand("bench", "Measure: latency, kernels, ablation, serve");
   bench->require_subcommand(1);
   AddBenchKernels(*bench, invocation);
   AddBenchServe(*bench, invocation);
+  AddBenchAblation(*bench, invocation);
   auto* app = bench->add_subcommand("latency", "Prefill and decode time of one batch");
   auto options = std::make_shared<BenchLatencyOptions>();
   AddModelFlags(*app, options->model, true);

@@ -106,7 +106,8 @@ absl::Status CudaBackend::Connect(const Assign& assign, Fabric& fabric) {
                                   pool_,
                                   progress_,
                                   options_.peer_timeout,
-                                  options_.trace ? &options_.trace : nullptr};
+                                  options_.trace ? &options_.trace : nullptr,
+                                  options_.tuning};
   const bool fast = FastModelRuns(assign);
   LOG(INFO) << "cuda:" << options_.device << " computes "
             << (fast ? "in bfloat16 with the fused kernels"

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/queue_engine.h"
+#include "worker/model/cuda/fast_tuning.h"
 #include "worker/model/cuda/op_span.h"
 
 namespace conclave {
@@ -23,6 +24,7 @@ struct CudaEngineOptions {
   FabricEndpointFactory make_endpoint;
   absl::Duration peer_timeout = absl::Seconds(30);  // of each wait for peers within a step
   TraceSink trace;  // when given, gets the times of all operators of every step; slower
+  FastTuning tuning = {};
 };
 
 // `listener` outlives the engine. Destruction cancels what runs and waits for the thread. A binary

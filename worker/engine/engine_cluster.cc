@@ -147,7 +147,7 @@ std::unique_ptr<Engine> EngineCluster::MakeEngine(EngineListener& listener) cons
   };
   if (options_.gpu >= 0) {
     return CreateCudaEngine({options_.gpu, options_.threads, options_.memory_bytes, make_endpoint,
-                             options_.peer_timeout, options_.trace},
+                             options_.peer_timeout, options_.trace, options_.tuning},
                             listener);
   }
   return CreateCpuEngine(

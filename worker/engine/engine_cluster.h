@@ -34,6 +34,7 @@ struct EngineClusterOptions {
   absl::Duration peer_timeout = absl::Seconds(60);  // of each engine, see CpuEngineOptions
   absl::Duration timeout = absl::Seconds(60);       // of each wait for an engine
   TraceSink trace;                                  // of GPU engines, see CudaEngineOptions
+  FastTuning tuning;                                // likewise
 };
 
 // One sequence to run to its end.

@@ -15,6 +15,7 @@
 #include "comm/fabric/fabric.h"
 #include "comm/types/worker_facts.h"
 #include "worker/kv/device_kv_pool.h"
+#include "worker/model/cuda/fast_tuning.h"
 #include "worker/model/cuda/op_span.h"
 #include "worker/weights/device_weights.h"
 
@@ -30,6 +31,7 @@ struct DeviceModelParts {
   std::atomic<uint64_t>& progress;   // grows with layers or steps done
   absl::Duration timeout;            // of each wait for peers
   const TraceSink* trace = nullptr;  // times every operator of every step; slower
+  FastTuning tuning = {};            // of the fused path
 };
 
 class DeviceModel {

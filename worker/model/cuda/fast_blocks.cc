@@ -293,7 +293,7 @@ absl::Status FastBlocks::ProjectOutput(int32_t splits) {
 absl::Status FastBlocks::Attention(const AttentionChoices& choices) {
   ASSIGN_OR_RETURN(const int32_t slabs, ProjectQkv());
   int32_t splits = 0;
-  if (step_.batch.decodes_only) {
+  if (step_.batch.decodes_only && step_.fuses_attention) {
     ASSIGN_OR_RETURN(splits, AttendDecodes(choices.qk_norm, slabs));
   } else {
     if (slabs > 0) RETURN_IF_ERROR(RowsOfSlabs(slabs));
@@ -405,7 +405,7 @@ absl::Status FastBlocks::Route(const RouteChoice& choice, const RouteTable& tabl
   FastScratch& scratch = step_.scratch;
   OpTrace& trace = step_.parts.trace;
   const int32_t tokens = step_.batch.tokens;
-  if (tokens <= kDecodeGateTokensMax) {
+  if (step_.fuses_gate && tokens <= kDecodeGateTokensMax) {
     DecodeGateArgs args;
     args.norm.tokens = tokens;
     args.norm.hidden = shape().hidden;

@@ -29,12 +29,14 @@ struct FastStep {
   bool streams_output = false;
   bool streams_ffn = false;  // of dense layers
   bool streams_experts = false;
-  bool fuses_norm = false;    // every block computes the norm before its product for itself
-  bool joins_splits = false;  // the o product joins the splits of attention
-  int residual = 0;           // which of the two residual buffers holds the stream
-  PendingSum pending;         // what the next norm adds to the residual
-  int32_t expert_layer = 0;   // expert layers done
-  bool first_launch = true;   // nothing to depend on yet
+  bool fuses_attention = true;  // norm, rotation and cache inside decode attention
+  bool fuses_gate = true;       // norm, router and gate of a decode step in one kernel
+  bool fuses_norm = false;      // every block computes the norm before its product for itself
+  bool joins_splits = false;    // the o product joins the splits of attention
+  int residual = 0;             // which of the two residual buffers holds the stream
+  PendingSum pending;           // what the next norm adds to the residual
+  int32_t expert_layer = 0;     // expert layers done
+  bool first_launch = true;     // nothing to depend on yet
 
   float* Residual() const { return scratch.residual(residual); }
   float* OtherResidual() const { return scratch.residual(1 - residual); }

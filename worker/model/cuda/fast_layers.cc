@@ -117,18 +117,26 @@ FastStep FastLayers::Impl::MakeStep(const FastBatch& batch) {
   FastStep step{parts_, scratch_, batch};
   step.rope_table = rope_.as<float>();
   step.sm_count = sm_count_;
-  step.overlaps = !parts_.trace.on();
-  step.streams_qkv = quantised_ || batch.tokens <= kStreamQkvTokens;
-  step.streams_output = quantised_ || batch.tokens <= kStreamOutputTokens;
-  step.streams_ffn = quantised_ || batch.tokens <= kStreamFfnTokens;
-  step.streams_experts = quantised_ || batch.tokens <= kStreamExpertsTokens;
-  step.fuses_norm = batch.tokens <= kFuseNormTokens;
-  step.joins_splits = batch.tokens <= kFuseNormTokens;
+  const FastTuning& tuning = parts_.tuning;
+  const auto streams = [&](int32_t tokens_max) {
+    return quantised_ || (tuning.stream && batch.tokens <= tokens_max);
+  };
+  step.overlaps = tuning.overlap && !parts_.trace.on();
+  step.streams_qkv = streams(kStreamQkvTokens);
+  step.streams_output = streams(kStreamOutputTokens);
+  step.streams_ffn = streams(kStreamFfnTokens);
+  step.streams_experts = streams(kStreamExpertsTokens);
+  step.fuses_attention = tuning.fusion;
+  step.fuses_gate = tuning.fusion;
+  // The norm is a prologue of streaming products only.
+  step.fuses_norm = tuning.fusion && step.streams_qkv && batch.tokens <= kFuseNormTokens;
+  step.joins_splits = step.fuses_norm && step.streams_output;
   return step;
 }
 
 bool FastLayers::Impl::UsesOneToken(const FastBatch& batch) const {
-  return one_token_.ready() && batch.decodes_only && batch.tokens == 1 && batch.rows == 1;
+  return parts_.tuning.token_step && one_token_.ready() && batch.decodes_only &&
+         batch.tokens == 1 && batch.rows == 1;
 }
 
 OpCost FastLayers::Impl::StepCost(const FastStep& step) const {
@@ -204,7 +212,8 @@ absl::Status FastLayers::Impl::Logits(FastStep& step, int32_t first, int32_t cou
     RETURN_IF_ERROR(GatherBf16(gather, launch.stream, launch.dependent));
     rows = scratch_.head_rows();
   }
-  if (count <= kStreamHeadRows || IsQuantised(head.format)) {
+  const bool streams = parts_.tuning.stream && count <= kStreamHeadRows;
+  if (streams || IsQuantised(head.format)) {
     SbiArgs args;
     args.weights = head;
     args.tokens = count;

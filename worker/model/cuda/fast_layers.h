@@ -14,6 +14,7 @@
 #include "comm/types/model_shape.h"
 #include "worker/kv/device_kv_pool.h"
 #include "worker/model/cuda/fast_scratch.h"
+#include "worker/model/cuda/fast_tuning.h"
 #include "worker/model/cuda/op_trace.h"
 #include "worker/model/cuda/step_inputs.h"
 #include "worker/model/model_table.h"
@@ -45,6 +46,7 @@ struct FastLayersParts {
   int32_t step_rows = 0;  // most rows of a step
   OpTrace& trace;
   CudaStream stream;
+  FastTuning tuning = {};
 };
 
 class FastLayers {

@@ -77,7 +77,8 @@ absl::StatusOr<std::unique_ptr<FastModel>> FastModel::Create(const DeviceModelPa
   }
   ASSIGN_OR_RETURN(model->layers_, FastLayers::Create({parts.assign.shape, parts.weights, parts.kv,
                                                        2 * kSlotsOfStep, kSlotsOfStep,
-                                                       model->trace_, model->stream_.get()}));
+                                                       model->trace_, model->stream_.get(),
+                                                       parts.tuning}));
   return model;
 }
 
@@ -157,7 +158,7 @@ absl::Status FastModel::SubmitDecode(StepLog& log) {
     RETURN_IF_ERROR(layers_->Body(batch));
     return layers_->Head(batch, 0, bucket);
   };
-  if (trace_.on()) {
+  if (trace_.on() || !parts_.tuning.graphs) {
     RETURN_IF_ERROR(enqueue());
     return trace_.Finish(stream_.get());
   }
