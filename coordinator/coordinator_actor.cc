@@ -167,10 +167,10 @@ void CoordinatorActor::OnRankFact(ActorContext& ctx, int rank, const Envelope& e
     OnFault(ctx, rank, *fault);
   }
   if (!status.ok()) {
-    FailEpoch(ctx, absl::UnavailableError(absl::StrCat(
-                       members_.Find(name)->Describe(), " cannot go on in ",
-                       epoch_->epoch().ToString(), ": ", status.message(),
-                       "; the cluster plans again, send the request again")));
+    FailEpoch(ctx,
+              absl::UnavailableError(absl::StrCat(
+                  members_.Find(name)->Describe(), " cannot go on in ", epoch_->epoch().ToString(),
+                  ": ", status.message(), "; the cluster plans again, send the request again")));
   }
   if (draining_) AdvanceDrain(ctx);
 }

@@ -104,7 +104,7 @@ class CoordinatorActor : public Actor {
 
   const CoordinatorOptions options_;
   MemberTable members_;
-  CacheOptions cache_;  // of the plan made last
+  CacheOptions cache_;                   // of the plan made last
   std::optional<PlacementEpoch> epoch_;  // none while waiting for workers
   Epoch last_epoch_;                     // the newest used, by this or a former coordinator
   ServingLoop loop_;

@@ -80,9 +80,9 @@ void CoordinatorActor::SendDecision(ActorContext& ctx, int rank) {
     SendToRank(ctx, rank, epoch_->MakeCommit());
     return;
   }
-  SendToRank(ctx, rank,
-             Assign{options_.shape, options_.source, epoch_->plan(), rank, cache_,
-                    options_.compute});
+  SendToRank(
+      ctx, rank,
+      Assign{options_.shape, options_.source, epoch_->plan(), rank, cache_, options_.compute});
 }
 
 // Sends what is due of Assign and Commit.

@@ -22,8 +22,8 @@ struct CoordinatorFlags {
   std::string state_dir;                         // keys/, admin.token
   std::vector<std::string> allowed_worker_keys;
   std::string kv_cache_dtype = "auto";  // by the workers' devices
-  bool deterministic = false;          // on GPUs too the CPU's bits
-  std::string quantization = "none";   // of weights on GPUs
+  bool deterministic = false;           // on GPUs too the CPU's bits
+  std::string quantization = "none";    // of weights on GPUs
   int quant_group = 0;
   int page_tokens = 16;
   int context_tokens_max = 0;

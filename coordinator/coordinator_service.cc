@@ -25,9 +25,8 @@ void CoordinatorService::Cancel(RequestId id) {
 }
 
 void CoordinatorService::GetStatus(std::function<void(const ClusterStatus&)> done) {
-  mailbox_.Post([this, done = std::move(done)](ActorContext& ctx) {
-    done(actor_.Status(ctx.Now()));
-  });
+  mailbox_.Post(
+      [this, done = std::move(done)](ActorContext& ctx) { done(actor_.Status(ctx.Now())); });
 }
 
 void CoordinatorService::Drain() {

@@ -17,8 +17,7 @@ ParallelPlan PlanOf(const ModelShape& shape, ParallelSpec spec) {
 }
 
 TEST(SplitLayersTest, EarlierStagesGetTheExtra) {
-  EXPECT_EQ(SplitLayers(7, 3),
-            (std::vector<LayerRange>{{0, 3}, {3, 5}, {5, 7}}));
+  EXPECT_EQ(SplitLayers(7, 3), (std::vector<LayerRange>{{0, 3}, {3, 5}, {5, 7}}));
   EXPECT_EQ(SplitLayers(4, 4).back(), (LayerRange{3, 4}));
 }
 

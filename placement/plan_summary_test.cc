@@ -31,8 +31,8 @@ TEST(PlanSummaryTest, SaysWhoHoldsWhat) {
 }
 
 TEST(PlanSummaryTest, DenseModelsHaveNoExpertsToName) {
-  const auto plan = MakePlan(
-      {.shape = TestDenseShape(), .spec = ParallelSpec{.tp = 2}, .workers = Workers(2)});
+  const auto plan =
+      MakePlan({.shape = TestDenseShape(), .spec = ParallelSpec{.tp = 2}, .workers = Workers(2)});
   ASSERT_TRUE(plan.ok()) << plan.status();
   const auto lines = SummarizePlan(TestDenseShape(), *plan, {"a", "b"});
   EXPECT_THAT(lines[1], ::testing::Not(HasSubstr("experts")));

@@ -49,8 +49,7 @@ absl::Status CheckMemory(const PlacementInput& input, const ParallelSpec& spec,
     const int64_t have = order[rank].memory_bytes;
     if (have <= 0) continue;
     const GridPosition at = spec.PositionOf(rank);
-    const RankMemory memory =
-        MemoryOfRank(input.shape, spec, stages[at.pp], at, input.cache.dtype);
+    const RankMemory memory = MemoryOfRank(input.shape, spec, stages[at.pp], at, input.cache.dtype);
     const int64_t need = memory.weight_bytes + kv_tokens * memory.kv_bytes_per_token;
     if (need <= have) continue;
     return absl::ResourceExhaustedError(absl::StrFormat(
@@ -131,9 +130,8 @@ absl::Status CheckWorkers(const Workers& workers) {
   for (const PlacementWorker& worker : workers) {
     const auto [it, is_new] = seen.emplace(worker.id, &worker);
     if (is_new) continue;
-    return absl::InvalidArgumentError(absl::StrFormat("workers %s and %s have one id, %s",
-                                                      it->second->name, worker.name,
-                                                      worker.id.ToString()));
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "workers %s and %s have one id, %s", it->second->name, worker.name, worker.id.ToString()));
   }
   return absl::OkStatus();
 }
@@ -165,10 +163,9 @@ absl::StatusOr<ParallelPlan> MakePlan(const PlacementInput& input) {
   if (!input.spec.has_value()) return PlanAutomatically(input);
   ASSIGN_OR_RETURN(const ParallelSpec spec, ResolveParallelSpec(*input.spec, input.shape));
   if (static_cast<int>(input.workers.size()) < spec.WorkerCount()) {
-    return absl::FailedPreconditionError(
-        absl::StrFormat("%s needs %d workers, %d are here; start %d more", spec.ToString(),
-                        spec.WorkerCount(), input.workers.size(),
-                        spec.WorkerCount() - static_cast<int>(input.workers.size())));
+    return absl::FailedPreconditionError(absl::StrFormat(
+        "%s needs %d workers, %d are here; start %d more", spec.ToString(), spec.WorkerCount(),
+        input.workers.size(), spec.WorkerCount() - static_cast<int>(input.workers.size())));
   }
   const RankOrder order = OrderWorkers(input.workers, spec.tp);
   RETURN_IF_ERROR(CheckMemory(input, spec, order.workers));

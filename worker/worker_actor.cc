@@ -215,8 +215,7 @@ void WorkerActor::OnStepDone(ActorContext& ctx, Epoch epoch, StepResult result) 
   StopWhenDone(ctx);
 }
 
-void WorkerActor::OnFault(ActorContext& ctx, Epoch epoch, StepId step,
-                          const absl::Status& status) {
+void WorkerActor::OnFault(ActorContext& ctx, Epoch epoch, StepId step, const absl::Status& status) {
   if (epoch != epoch_ || phase_ == Phase::kIdle || phase_ == Phase::kFaulted) return;
   phase_ = Phase::kFaulted;
   steps_queued_ = 0;
@@ -249,8 +248,7 @@ void WorkerActor::OnTimer(ActorContext& ctx, uint64_t tag) {
     return;
   }
   const bool idle = phase_ == Phase::kReady && steps_queued_ == 0 && !leaving_;
-  ctx.SetTimer(kTickTimer,
-               idle ? options_.idle_heartbeat_interval : options_.heartbeat_interval);
+  ctx.SetTimer(kTickTimer, idle ? options_.idle_heartbeat_interval : options_.heartbeat_interval);
   const bool out_of_sight = coordinator_lost_ != absl::InfiniteFuture();
   if (out_of_sight && phase_ != Phase::kIdle &&
       now - coordinator_lost_ >= options_.coordinator_lease) {

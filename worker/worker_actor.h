@@ -21,15 +21,15 @@ namespace conclave {
 class WorkerActor : public Actor {
  public:
   struct Options {
-    WorkerId id;   // random, one for each process
-    Hello hello;   // sent as it stands
+    WorkerId id;  // random, one for each process
+    Hello hello;  // sent as it stands
     absl::Duration heartbeat_interval = absl::Milliseconds(100);
     // Ready and without steps: an idle cluster should sleep, and silence still shows within 1 s.
     absl::Duration idle_heartbeat_interval = absl::Milliseconds(200);
     absl::Duration hello_interval = absl::Milliseconds(200);
     absl::Duration repeat_interval = absl::Milliseconds(500);  // of Prepared and Fault
     absl::Duration coordinator_lease = absl::Seconds(5);       // after losing its sight
-    absl::Duration leave_timeout = absl::Seconds(10);           // for steps queued at Shutdown
+    absl::Duration leave_timeout = absl::Seconds(10);          // for steps queued at Shutdown
   };
   using EngineFactory = std::function<std::unique_ptr<Engine>(EngineListener&)>;
 
@@ -87,10 +87,10 @@ class WorkerActor : public Actor {
   Prepared prepared_;
   Fault fault_;
 
-  StepId next_step_{1};               // the next to hand to the engine
-  StepId last_step_;                  // the last finished
-  int steps_queued_ = 0;              // in the engine
-  std::map<StepId, StepPlan> held_;   // came before their turn; at most kStepsQueuedMax
+  StepId next_step_{1};              // the next to hand to the engine
+  StepId last_step_;                 // the last finished
+  int steps_queued_ = 0;             // in the engine
+  std::map<StepId, StepPlan> held_;  // came before their turn; at most kStepsQueuedMax
   std::map<StepId, Outcome> outcomes_;
 
   absl::Time next_hello_ = absl::InfinitePast();

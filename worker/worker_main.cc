@@ -52,8 +52,8 @@ absl::StatusOr<int> GpuOf(const std::string& device) {
   if (device == "cpu") return -1;
   if (device == "auto") return CheckCudaDevice(0).ok() ? 0 : -1;
   int index = 0;
-  const bool named = absl::StartsWith(device, "cuda:") &&
-                     absl::SimpleAtoi(device.substr(5), &index) && index >= 0;
+  const bool named =
+      absl::StartsWith(device, "cuda:") && absl::SimpleAtoi(device.substr(5), &index) && index >= 0;
   if (device != "cuda" && !named) {
     return absl::InvalidArgumentError(
         absl::StrCat("--device '", device, "': use auto, cpu or cuda:N"));

@@ -184,8 +184,8 @@ Assign ReadAssign(schema::Assign::Reader in, FieldCheck& check) {
   out.cache.pages_max = check.Int32("cache.pagesMax", cache.getPagesMax());
   const auto compute = in.getCompute();
   out.compute.deterministic = compute.getDeterministic();
-  out.compute.quantization = check.Enumerant("compute.quantization", compute.getQuantization(),
-                                             Quantization::kMxfp4);
+  out.compute.quantization =
+      check.Enumerant("compute.quantization", compute.getQuantization(), Quantization::kMxfp4);
   out.compute.quant_group =
       check.Int32("compute.quantGroup", compute.getQuantGroup(), {0, kQuantGroupMax});
   return out;

@@ -23,10 +23,10 @@ namespace conclave {
 // One (token, choice, slice) that a destination computes: row `row` of the rows sent to it goes
 // through `slot`.
 struct ExchangeEntry {
-  int32_t row = 0;    // index into DispatchToPeer::tokens
-  int32_t slot = 0;   // position of the unit among the destination's units of the layer
-  int32_t token = 0;  // of the sender's dp group
-  int32_t choice = 0; // 0..top_k
+  int32_t row = 0;     // index into DispatchToPeer::tokens
+  int32_t slot = 0;    // position of the unit among the destination's units of the layer
+  int32_t token = 0;   // of the sender's dp group
+  int32_t choice = 0;  // 0..top_k
   int32_t slice = 0;
   bool operator==(const ExchangeEntry&) const = default;
 };

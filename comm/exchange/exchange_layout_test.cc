@@ -20,9 +20,7 @@ constexpr DispatchLimits kLimits = {3, 6, 5, kHidden};
 struct Message {
   std::vector<uint64_t> words = std::vector<uint64_t>(32);
   size_t size = 0;
-  absl::Span<uint8_t> all() {
-    return {reinterpret_cast<uint8_t*>(words.data()), words.size() * 8};
-  }
+  absl::Span<uint8_t> all() { return {reinterpret_cast<uint8_t*>(words.data()), words.size() * 8}; }
   absl::Span<const uint8_t> bytes() { return all().first(size); }
 };
 

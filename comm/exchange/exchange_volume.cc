@@ -18,9 +18,8 @@ RankVolume ExchangeVolume::Total() const {
   return total;
 }
 
-ExchangeVolume CountExchange(ExchangeKind kind, const ParallelSpec& spec,
-                             const LayerExperts& layer, int hidden,
-                             const ExchangeRouting& routing) {
+ExchangeVolume CountExchange(ExchangeKind kind, const ParallelSpec& spec, const LayerExperts& layer,
+                             int hidden, const ExchangeRouting& routing) {
   CHECK_EQ(static_cast<int>(routing.experts_by_dp.size()), spec.dp);
   ExchangeVolume volume;
   volume.ranks.resize(spec.StageSize());

@@ -29,10 +29,10 @@ struct RankVolume {
 struct ExchangeVolume {
   std::vector<RankVolume> ranks;  // [stage size] by stage rank
 
-  RankVolume Total() const;    // sums; peers: the maximum
+  RankVolume Total() const;  // sums; peers: the maximum
 };
 
-ExchangeVolume CountExchange(ExchangeKind kind, const ParallelSpec& spec,
-                             const LayerExperts& layer, int hidden, const ExchangeRouting& routing);
+ExchangeVolume CountExchange(ExchangeKind kind, const ParallelSpec& spec, const LayerExperts& layer,
+                             int hidden, const ExchangeRouting& routing);
 
 }  // namespace conclave

@@ -34,14 +34,14 @@ struct FabricOp {
 };
 
 struct SendBuffer {
-  int peer = 0;                      // rank in the fabric
+  int peer = 0;  // rank in the fabric
   absl::Span<const uint8_t> bytes;
 };
 
 struct RecvBuffer {
   int peer = 0;
-  absl::Span<uint8_t> bytes;         // capacity
-  size_t received = 0;               // set on return: the size that came, at most the capacity
+  absl::Span<uint8_t> bytes;  // capacity
+  size_t received = 0;        // set on return: the size that came, at most the capacity
 };
 
 // Counted where bytes leave the rank, own copies excluded.
@@ -99,7 +99,7 @@ class FabricEndpoint {
     std::vector<std::string> addresses;  // by rank, the own included
     std::vector<std::string> nodes;      // by rank: equal names share memory
     int rank = 0;
-    uint64_t epoch = 0;                  // fences messages of an older fabric
+    uint64_t epoch = 0;  // fences messages of an older fabric
   };
   // Consumes the endpoint.
   virtual absl::StatusOr<std::unique_ptr<Fabric>> Connect(const Peers& peers) = 0;

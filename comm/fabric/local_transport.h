@@ -39,7 +39,7 @@ class LocalWorld {
   }
 
   absl::Mutex mutex_;
-  std::deque<Rank> ranks_;                                          // fields guarded by mutex_
+  std::deque<Rank> ranks_;                                           // fields guarded by mutex_
   std::vector<std::deque<Message>> queues_ ABSL_GUARDED_BY(mutex_);  // [from, to]
 };
 

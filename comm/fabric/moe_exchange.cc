@@ -157,8 +157,8 @@ void MoeExchange::AddLocalEntries(const DispatchInput& input) {
     for (const ExchangeEntry& entry : to.entries) {
       slot_of_entry_.push_back(entry.slot);
       // Alone, the kernels read the caller's rows where they are.
-      row_of_entry_.push_back(
-          alone ? entry.token : static_cast<int32_t>(rows_received_ + entry.row));
+      row_of_entry_.push_back(alone ? entry.token
+                                    : static_cast<int32_t>(rows_received_ + entry.row));
     }
     if (alone) continue;
     float* at = const_cast<float*>(rows_.data) + rows_received_ * options_.hidden;
@@ -180,8 +180,7 @@ absl::Status MoeExchange::AddRemoteEntries(const RecvBuffer& recv, const Layer& 
   limits.hidden = options_.hidden;
   auto view = ParseDispatch(recv.bytes.first(recv.received), limits);
   if (!view.ok()) {
-    return WithContext(view.status(),
-                       absl::StrCat("layer ", layer_, ", from rank ", recv.peer));
+    return WithContext(view.status(), absl::StrCat("layer ", layer_, ", from rank ", recv.peer));
   }
   const int64_t begin = static_cast<int64_t>(slot_of_entry_.size());
   for (const WireEntry& entry : view->entries) {

@@ -42,9 +42,9 @@ struct RowsView {
 
 struct DispatchInput {
   int layer = 0;
-  RowsView tokens;                          // [tokens, hidden] of the caller's dp group
-  absl::Span<const int32_t> experts;        // [tokens, top_k]
-  absl::Span<const int32_t> tokens_by_dp;   // [dp] tokens of every dp group in this step
+  RowsView tokens;                         // [tokens, hidden] of the caller's dp group
+  absl::Span<const int32_t> experts;       // [tokens, top_k]
+  absl::Span<const int32_t> tokens_by_dp;  // [dp] tokens of every dp group in this step
 };
 
 // What this rank computes: entry e is row row_of_entry[e] of `rows` through slot slot_of_entry[e].
@@ -126,8 +126,8 @@ class MoeExchange {
   std::vector<int32_t> slot_of_entry_;
   RowsView rows_;
   int64_t rows_received_ = 0;
-  std::vector<int64_t> part_begin_;     // [all_.size()] first part row of each destination
-  std::vector<int64_t> holder_begin_;   // [tp + 1] part rows, by the tp index that holds them
+  std::vector<int64_t> part_begin_;    // [all_.size()] first part row of each destination
+  std::vector<int64_t> holder_begin_;  // [tp + 1] part rows, by the tp index that holds them
   std::vector<int32_t> part_row_;
   std::vector<absl::Span<uint8_t>> gather_;
   GrowBuffer send_buffer_, recv_buffer_, rows_buffer_, pack_buffer_, parts_buffer_;

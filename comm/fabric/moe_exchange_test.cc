@@ -53,8 +53,10 @@ Step MakeStep(int dp, int experts, uint64_t seed) {
 }
 
 DispatchInput InputOf(const Step& step, int layer, int dp) {
-  return {layer, {step.rows_by_dp[dp].data(), step.tokens_by_dp[dp], kStride},
-          step.routing.experts_by_dp[dp], step.tokens_by_dp};
+  return {layer,
+          {step.rows_by_dp[dp].data(), step.tokens_by_dp[dp], kStride},
+          step.routing.experts_by_dp[dp],
+          step.tokens_by_dp};
 }
 
 // Applies the rank's experts to what was dispatched, with rows of `stride`.
@@ -147,8 +149,7 @@ TEST_P(MoeExchangeTest, CountsAreThoseOfTheSchedule) {
   const ExpertMap experts = {{LayerExperts(), layer}};
   const Step step = MakeStep(spec_.dp, kExperts, 3);
   const auto volume = CountExchange(kind(), spec_, layer, kHidden, step.routing);
-  const auto naive =
-      CountExchange(ExchangeKind::kNaive, spec_, layer, kHidden, step.routing);
+  const auto naive = CountExchange(ExchangeKind::kNaive, spec_, layer, kHidden, step.routing);
   auto fabrics = MakeFabrics(std::get<0>(GetParam()), spec_.WorkerCount());
   RunRanks(fabrics, [&](int rank, Fabric& fabric) {
     MoeExchange exchange(fabric, experts, OptionsOf(rank));
@@ -176,8 +177,7 @@ std::string CaseName(const testing::TestParamInfo<Case>& info) {
 
 INSTANTIATE_TEST_SUITE_P(Grids, MoeExchangeTest,
                          testing::Combine(testing::Values(FabricKind::kLocal),
-                                          testing::Values(ExchangeKind::kNaive,
-                                                          ExchangeKind::kPcc),
+                                          testing::Values(ExchangeKind::kNaive, ExchangeKind::kPcc),
                                           testing::Values(1, 2, 4), testing::Values(1, 2, 4),
                                           testing::Values(1, 2)),
                          CaseName);

@@ -96,10 +96,10 @@ absl::Status P2pFabric::ExchangeFull(const WireOp& op) {
   RETURN_IF_ERROR(transport_->Exchange(sends_, absl::MakeSpan(recvs_), op));
   for (const RecvBuffer& recv : recvs_) {
     if (recv.received == recv.bytes.size()) continue;
-    absl::Status error = FabricError(
-        absl::StatusCode::kInvalidArgument, rank(), op.op,
-        absl::StrCat("rank ", recv.peer, " sent ", recv.received, " bytes where ",
-                     recv.bytes.size(), " were due; the ranks disagree on the plan"));
+    absl::Status error =
+        FabricError(absl::StatusCode::kInvalidArgument, rank(), op.op,
+                    absl::StrCat("rank ", recv.peer, " sent ", recv.received, " bytes where ",
+                                 recv.bytes.size(), " were due; the ranks disagree on the plan"));
     transport_->Cancel(error);
     return error;
   }

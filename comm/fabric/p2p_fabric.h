@@ -39,7 +39,6 @@ class P2pFabric final : public Fabric {
   FabricCounters counters() const override { return transport_->counters(); }
 
  private:
-
   void CheckGroup(const FabricGroup& group) const;
   absl::Status ExchangeWithSelf(absl::Span<const SendBuffer> sends, absl::Span<RecvBuffer> recvs,
                                 const WireOp& op);

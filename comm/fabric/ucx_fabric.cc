@@ -109,8 +109,8 @@ class UcxEndpoint final : public FabricEndpoint {
       if (peer.same_node) ++neighbours;
       world.peers.push_back(std::move(peer));
     }
-    world.spin = options_.spin.value_or(neighbours <= CoreCount() ? kSpinDefault
-                                                                  : absl::ZeroDuration());
+    world.spin =
+        options_.spin.value_or(neighbours <= CoreCount() ? kSpinDefault : absl::ZeroDuration());
     ASSIGN_OR_RETURN(std::unique_ptr<UcxTransport> transport,
                      UcxTransport::Create(std::move(worker_), std::move(world)));
     return std::make_unique<P2pFabric>(std::move(transport));

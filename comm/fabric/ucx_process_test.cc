@@ -103,8 +103,8 @@ struct Standstill {
     std::vector<uint8_t> out(count * sizeof(float)), in(count * sizeof(float));
     const std::vector<SendBuffer> sends = {{2, out}, {2, out}};
     std::vector<RecvBuffer> recvs = {{2, absl::MakeSpan(in)}};
-    const absl::Status status = rank.fabric()->Exchange(sends, absl::MakeSpan(recvs),
-                                                        {"moe_dispatch", 9, timeout});
+    const absl::Status status =
+        rank.fabric()->Exchange(sends, absl::MakeSpan(recvs), {"moe_dispatch", 9, timeout});
     const int64_t waited = MillisecondsSince(start);
     const auto teardown = std::chrono::steady_clock::now();
     rank.fabric().reset();

@@ -185,8 +185,8 @@ void UcxTransport::PostSend(const SendBuffer& buffer) {
   const ucs_status_t status = EnsureEndpoint(peer);
   if (status != UCS_OK) return Finish(transfer, status);
   ucp_request_param_t param = {};
-  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
-                       UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+  param.op_attr_mask =
+      UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE;
   param.cb.send = OnSent;
   param.user_data = &transfer;
   param.memory_type = UCS_MEMORY_TYPE_HOST;

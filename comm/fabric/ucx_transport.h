@@ -26,8 +26,8 @@ namespace conclave {
 
 // A rank of the world as its address describes it.
 struct UcxPeer {
-  std::string address;    // UCX's
-  bool same_node = false; // shares memory with this process
+  std::string address;     // UCX's
+  bool same_node = false;  // shares memory with this process
   ProcessStamp process;
 };
 
@@ -56,9 +56,9 @@ class UcxTransport final : public PointToPoint {
   struct Peer {
     UcxTransport* owner = nullptr;
     UcxPeer facts;
-    ProcessWatch watch;             // of another process of this node
+    ProcessWatch watch;  // of another process of this node
     ucp_ep_h endpoint = nullptr;
-    ucs_status_t error = UCS_OK;    // set by UCX's error handler
+    ucs_status_t error = UCS_OK;  // set by UCX's error handler
   };
   // One message under way. `request` is UCX's while not done.
   struct Transfer {
@@ -67,7 +67,7 @@ class UcxTransport final : public PointToPoint {
     bool receives = false;
     bool done = false;
     ucs_status_t status = UCS_OK;
-    size_t size = 0;                // sent; or the capacity, then the size received
+    size_t size = 0;  // sent; or the capacity, then the size received
     void* request = nullptr;
   };
 
@@ -112,8 +112,8 @@ class UcxTransport final : public PointToPoint {
   FabricCounters counters_;
   std::vector<Transfer> transfers_;  // of the exchange under way: receives, then sends
   size_t pending_ = 0;
-  bool failed_ = false;              // a transfer ended with an error
-  int busy_arms_ = 0;                // times in a row that UCX would not let us sleep
+  bool failed_ = false;  // a transfer ended with an error
+  int busy_arms_ = 0;    // times in a row that UCX would not let us sleep
   std::vector<pollfd> poll_;
 };
 

@@ -32,7 +32,7 @@ std::string TransportsOf(const UcxOptions& options) {
 struct Setting {
   const char* variable;  // by which the user overrides it
   const char* key;
-  std::string value;     // empty leaves UCX's default
+  std::string value;  // empty leaves UCX's default
 };
 
 absl::Status Configure(ucp_config_t* config, const UcxOptions& options) {
@@ -80,7 +80,8 @@ bool UsesSharedMemory(const UcxOptions& options) {
   if (absl::StartsWith(transports, "^")) return !absl::StrContains(transports, "posix");
   for (const absl::string_view name : absl::StrSplit(transports, ',')) {
     if (name == "posix" || name == "sysv" || name == "shm" || name == "sm" || name == "mm" ||
-        name == "all") return true;
+        name == "all")
+      return true;
   }
   return false;
 }

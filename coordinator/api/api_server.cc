@@ -40,8 +40,7 @@ HttpReply HealthReply(ClusterState state, const std::string& waiting_for,
   const std::string fields = absl::StrCat("\"status\":", JsonString(ClusterStateName(state)));
   if (state == ClusterState::kServing) return {.body = absl::StrCat("{", fields, "}")};
   const std::string failed =
-      failure.ok() ? ""
-                   : absl::StrCat(",\"failure\":", JsonString(std::string(failure.message())));
+      failure.ok() ? "" : absl::StrCat(",\"failure\":", JsonString(std::string(failure.message())));
   return {.status = 503,
           .body = absl::StrCat("{", fields, ",\"reason\":", JsonString(waiting_for), failed, "}"),
           .fields = {{"Retry-After", "1"}}};

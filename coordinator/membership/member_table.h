@@ -19,8 +19,8 @@ namespace conclave {
 struct MemberOptions {
   absl::Duration suspect_after = absl::Milliseconds(300);
   absl::Duration lost_after = absl::Seconds(1);
-  absl::Duration step_stall = absl::Seconds(10);   // steps queued, no progress
-  absl::Duration load_stall = absl::Seconds(60);   // loading or connecting, no progress
+  absl::Duration step_stall = absl::Seconds(10);  // steps queued, no progress
+  absl::Duration load_stall = absl::Seconds(60);  // loading or connecting, no progress
   size_t members_max = 65536;
 };
 
@@ -31,10 +31,10 @@ struct Member {
   // kReady.
   WorkerState state = WorkerState::kJoined;
   absl::Time heard;
-  bool peer_lost = false;                    // the transport saw it go and nothing came since
-  Epoch epoch;                               // of its newest heartbeat
+  bool peer_lost = false;  // the transport saw it go and nothing came since
+  Epoch epoch;             // of its newest heartbeat
   Heartbeat heartbeat;
-  absl::Time advanced;                       // when it last made progress or had nothing to do
+  absl::Time advanced;  // when it last made progress or had nothing to do
 
   // "worker w3 (pid 4711 on node-a)": how errors name it.
   std::string Describe() const;
@@ -50,7 +50,7 @@ class MemberTable {
   explicit MemberTable(MemberOptions options) : options_(options) {}
 
   enum class HelloOutcome {
-    kKnown,      // here already
+    kKnown,  // here already
     kJoined,
     kRestarted,  // the name came back with a new WorkerId; the former process is gone
     kRefused,    // a late hello of a process that left or was replaced, or the table is full
@@ -90,7 +90,7 @@ class MemberTable {
 
   const MemberOptions options_;
   std::map<std::string, Member> members_;
-  std::deque<WorkerId> left_;      // ids that may not come back, the last kFormerMax
+  std::deque<WorkerId> left_;  // ids that may not come back, the last kFormerMax
   // Ids that made room for another of their name, the last kFormerMax. They stay out while that one
   // speaks: which of two is the former process only time can tell, as hellos overtake one another.
   std::deque<WorkerId> replaced_;

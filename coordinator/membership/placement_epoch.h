@@ -52,12 +52,12 @@ class PlacementEpoch {
   const ParallelPlan plan_;
   const std::vector<std::string> names_;
   const std::vector<std::string> nodes_;
-  std::vector<std::pair<WorkerId, int>> ranks_;      // sorted by id
+  std::vector<std::pair<WorkerId, int>> ranks_;  // sorted by id
   Phase phase_ = Phase::kLoading;
-  std::vector<std::optional<Prepared>> prepared_;    // by rank
-  std::vector<bool> ready_;                          // by rank
-  std::vector<absl::Time> due_;                      // by rank, of the next send in this phase
-  int missing_ = 0;                                  // answers of this phase
+  std::vector<std::optional<Prepared>> prepared_;  // by rank
+  std::vector<bool> ready_;                        // by rank
+  std::vector<absl::Time> due_;                    // by rank, of the next send in this phase
+  int missing_ = 0;                                // answers of this phase
 };
 
 // Of one dp group: bounds what a worker can make the coordinator allocate.

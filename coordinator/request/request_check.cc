@@ -11,8 +11,8 @@ namespace {
 absl::Status CheckSampling(const SamplingParams& sampling) {
   // Written so that NaN fails.
   if (!(sampling.temperature >= 0) || !std::isfinite(sampling.temperature)) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "temperature %g must be 0 (greedy) or more", sampling.temperature));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("temperature %g must be 0 (greedy) or more", sampling.temperature));
   }
   if (!(sampling.top_p > 0 && sampling.top_p <= 1)) {
     return absl::InvalidArgumentError(

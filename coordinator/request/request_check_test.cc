@@ -22,7 +22,10 @@ TEST(RequestCheckTest, NamesTheFieldThatIsWrong) {
   EXPECT_TRUE(CheckRequest(Good(), shape).ok());
   const std::vector<std::pair<std::string, std::function<void(GenerationRequest&)>>> bad = {
       {"prompt", [](auto& r) { r.prompt.clear(); }},
-      {"prompt token 10", [](auto& r) { r.prompt = {1, 10}; }},
+      {"prompt token 10",
+       [](auto& r) {
+         r.prompt = {1, 10};
+       }},
       {"prompt token -1", [](auto& r) { r.prompt = {-1}; }},
       {"max_tokens -1", [](auto& r) { r.tokens_max = -1; }},
       {"max_tokens 0", [](auto& r) { r.tokens_max = 0; }},

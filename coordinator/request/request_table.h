@@ -18,8 +18,8 @@ namespace conclave {
 class RequestTable {
  public:
   struct Totals {
-    int64_t finished = 0;         // ended, for whatever reason
-    int64_t prompt_tokens = 0;    // of requests accepted
+    int64_t finished = 0;       // ended, for whatever reason
+    int64_t prompt_tokens = 0;  // of requests accepted
     int64_t generated_tokens = 0;
   };
 

@@ -71,7 +71,7 @@ class ServingLoop {
   std::optional<StepTracker> tracker_;  // none between epochs
   ParallelSpec spec_;
   std::vector<RankTotals> ranks_;
-  int64_t steps_ = 0;                   // complete, of all epochs
+  int64_t steps_ = 0;  // complete, of all epochs
 };
 
 }  // namespace conclave

@@ -86,8 +86,8 @@ absl::Status Batcher::Add(RequestId id, const GenerationRequest& request) {
   }
   RETURN_IF_ERROR(CheckFits(static_cast<int>(size), request.tokens_max));
   if (waiting() >= options_.waiting_max) {
-    return absl::ResourceExhaustedError(absl::StrFormat(
-        "%d requests are waiting already; try again later", options_.waiting_max));
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("%d requests are waiting already; try again later", options_.waiting_max));
   }
   Sequence sequence;
   sequence.id = id;
@@ -319,9 +319,9 @@ absl::Status Batcher::Complete(StepId step, const std::vector<SampledToken>& tok
     ++samples;
     const auto it = by_request.find(share.request);
     if (it == by_request.end() || it->second->position != share.end) {
-      return absl::InvalidArgumentError(absl::StrFormat(
-          "%s: no token came for %s at position %d", step.ToString(), share.request.ToString(),
-          share.end));
+      return absl::InvalidArgumentError(absl::StrFormat("%s: no token came for %s at position %d",
+                                                        step.ToString(), share.request.ToString(),
+                                                        share.end));
     }
   }
   if (samples != tokens.size()) {

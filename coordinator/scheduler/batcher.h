@@ -29,7 +29,7 @@ struct BatcherOptions {
   int sequences_max = 64;      // running in one dp group (--max-num-seqs)
   int waiting_max = 1024;      // requests queued, beyond which Add refuses
   int page_tokens = 16;
-  int context_tokens = 0;      // of the model
+  int context_tokens = 0;  // of the model
 };
 
 struct PlannedStep {
@@ -69,8 +69,7 @@ class Batcher {
 
   // The oldest step in flight is complete; `tokens` are of all groups. InvalidArgument when they
   // are not what the step samples: a worker's fault; nothing has changed then.
-  absl::Status Complete(StepId step, const std::vector<SampledToken>& tokens,
-                        StepOutcome* outcome);
+  absl::Status Complete(StepId step, const std::vector<SampledToken>& tokens, StepOutcome* outcome);
 
   int in_flight() const { return static_cast<int>(in_flight_.size()); }
   int running() const;
@@ -81,17 +80,17 @@ class Batcher {
   enum class State { kWaiting, kRunning, kPreempted, kEnded };
   struct Sequence {
     RequestId id;
-    GenerationRequest request;      // prompt is moved to `tokens`
-    std::vector<int32_t> tokens;    // prompt and what was generated
+    GenerationRequest request;    // prompt is moved to `tokens`
+    std::vector<int32_t> tokens;  // prompt and what was generated
     int prompt_size = 0;
     State state = State::kWaiting;
-    bool started = false;           // in this epoch
+    bool started = false;  // in this epoch
     int group = -1;
     std::vector<int32_t> pages;
-    int computed = 0;               // positions in KV once what is in flight is done
-    int in_flight = 0;              // steps with a share of it
-    int pending = 0;                // of these, samples
-    int logits_until = 0;           // prompt positions whose logits are complete
+    int computed = 0;      // positions in KV once what is in flight is done
+    int in_flight = 0;     // steps with a share of it
+    int pending = 0;       // of these, samples
+    int logits_until = 0;  // prompt positions whose logits are complete
 
     int known_or_pending() const { return static_cast<int>(tokens.size()) + pending; }
     int generated() const { return known_or_pending() - prompt_size; }

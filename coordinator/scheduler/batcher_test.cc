@@ -51,8 +51,8 @@ class TestWorker {
       input = {previous_.at(slice.request)};
     }
     const auto cell = [&](int position) -> int32_t& {
-      return (*cells)[slice.pages.at(position / page_tokens_) * page_tokens_ +
-                      position % page_tokens_];
+      return (
+          *cells)[slice.pages.at(position / page_tokens_) * page_tokens_ + position % page_tokens_];
     };
     const int end = slice.position + static_cast<int>(input.size());
     for (int i = slice.position; i < end; ++i) cell(i) = input[i - slice.position];
@@ -88,7 +88,10 @@ std::vector<int32_t> Oracle(const GenerationRequest& request) {
 }
 
 BatcherOptions Small() {
-  return {.batch_tokens_max = 8, .sequences_max = 4, .waiting_max = 64, .page_tokens = 4,
+  return {.batch_tokens_max = 8,
+          .sequences_max = 4,
+          .waiting_max = 64,
+          .page_tokens = 4,
           .context_tokens = 64};
 }
 
@@ -276,12 +279,10 @@ TEST(BatcherTest, RefusesWhatCannotBeServed) {
   Driver driver(Small(), 2, 8);
   Batcher& batcher = driver.batcher;
   EXPECT_EQ(batcher.Add(RequestId{1}, Request(60, 5)).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(batcher.Add(RequestId{1}, Request(30, 4)).code(),
-            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(batcher.Add(RequestId{1}, Request(30, 4)).code(), absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(batcher.Add(RequestId{1}, Request(30, 3)).ok());
   for (uint64_t id = 2; id <= 64; ++id) ASSERT_TRUE(batcher.Add(RequestId{id}, Request(1, 1)).ok());
-  EXPECT_EQ(batcher.Add(RequestId{65}, Request(1, 1)).code(),
-            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(batcher.Add(RequestId{65}, Request(1, 1)).code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST(BatcherTest, WrongTokensAreTheWorkersFault) {

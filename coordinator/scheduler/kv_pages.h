@@ -29,7 +29,6 @@ class KvPages {
   // Gives back all of `pages`, which `owner` owns, and clears it.
   void Release(int group, RequestId owner, std::vector<int32_t>* pages);
 
-
  private:
   struct Group {
     std::vector<int32_t> free;     // a stack

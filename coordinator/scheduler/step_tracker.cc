@@ -18,10 +18,7 @@ absl::Status Refuse(int rank, StepId step, const std::string& what) {
 }  // namespace
 
 StepTracker::StepTracker(const ParallelSpec& spec, Options options)
-    : spec_(spec),
-      options_(options),
-      finished_(spec.WorkerCount()),
-      held_(spec.WorkerCount()) {}
+    : spec_(spec), options_(options), finished_(spec.WorkerCount()), held_(spec.WorkerCount()) {}
 
 void StepTracker::Add(PlannedStep step, absl::Time now) {
   CHECK_EQ(step.step, last_added_.Next());
@@ -95,8 +92,9 @@ absl::StatusOr<bool> StepTracker::OnLogits(int rank, Logits logits) {
   const bool overlaps_next = next != wanted.pieces.end() && next->first < end;
   const bool overlaps_last =
       next != wanted.pieces.begin() &&
-      std::prev(next)->first + static_cast<int64_t>(std::prev(next)->second.values.size()) /
-                                   options_.vocab > logits.position;
+      std::prev(next)->first +
+              static_cast<int64_t>(std::prev(next)->second.values.size()) / options_.vocab >
+          logits.position;
   if (logits.position < wanted.begin || end > wanted.end || overlaps_next || overlaps_last) {
     return Refuse(rank, logits.step,
                   absl::StrFormat("logits of %s for positions %d to %d, twice or not in %d to %d",

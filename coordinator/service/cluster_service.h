@@ -19,14 +19,14 @@
 namespace conclave {
 
 struct GenerationRequest {
-  std::vector<int32_t> prompt;          // at least one token
-  int32_t tokens_max = 16;              // tokens to generate; 0 with want_logits: prefill only
+  std::vector<int32_t> prompt;  // at least one token
+  int32_t tokens_max = 16;      // tokens to generate; 0 with want_logits: prefill only
   SamplingParams sampling;
   // End the text with reason kStop; eos of the model included unless ignored. The stop token itself
   // is still given to OnToken, as the last one.
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
-  bool want_logits = false;             // of every prompt position
+  bool want_logits = false;  // of every prompt position
 };
 
 enum class FinishReason : uint8_t { kStop = 0, kLength = 1, kCancelled = 2, kError = 3 };

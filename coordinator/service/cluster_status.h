@@ -32,31 +32,31 @@ struct WorkerStatus {
   WorkerId id;
   Hello hello;
   WorkerState state = WorkerState::kJoined;
-  int rank = -1;                       // in the current plan; -1: not used
+  int rank = -1;  // in the current plan; -1: not used
   GridPosition position;
-  Prepared prepared;                   // bytes, pages
-  int kv_pages_used = 0;               // of its dp group
+  Prepared prepared;      // bytes, pages
+  int kv_pages_used = 0;  // of its dp group
   int64_t heartbeat_age_us = 0;
-  ExchangeStats exchange;              // totals since the epoch began
+  ExchangeStats exchange;  // totals since the epoch began
   StepTimings last_step;
 };
 
 struct ClusterStatus {
   ClusterState state = ClusterState::kWaiting;
-  std::string waiting_for;             // one line: why not serving, and what to do
-  absl::Status last_failure;           // why the newest epoch failed; ok again once one serves
+  std::string waiting_for;    // one line: why not serving, and what to do
+  absl::Status last_failure;  // why the newest epoch failed; ok again once one serves
   ModelShape shape;
-  std::string model;                   // as served
-  ParallelPlan plan;                   // current; epoch 0: none
-  std::vector<WorkerStatus> workers;   // by rank, then by name
+  std::string model;                  // as served
+  ParallelPlan plan;                  // current; epoch 0: none
+  std::vector<WorkerStatus> workers;  // by rank, then by name
   int requests_running = 0;
   int requests_waiting = 0;
   int64_t requests_finished = 0;
   int64_t prompt_tokens = 0;
   int64_t generated_tokens = 0;
   int64_t steps = 0;
-  int64_t weight_bytes_read = 0;       // by kernels, all workers, since the epoch began
-  std::vector<std::string> events;     // the last 64: joins, losses, epochs, faults
+  int64_t weight_bytes_read = 0;    // by kernels, all workers, since the epoch began
+  std::vector<std::string> events;  // the last 64: joins, losses, epochs, faults
 };
 
 }  // namespace conclave

@@ -5,17 +5,15 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/gemm/gemm_cpu.cc"
-#include "hwy/foreach_target.h"
-#include "hwy/highway.h"
-
-#include "hwy/cache_control.h"
-
 #include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <type_traits>
 
 #include "glog/logging.h"
+#include "hwy/cache_control.h"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
 #include "kernels/gemm/panel_job.h"
 #include "kernels/tensor/aligned_floats.h"
 

@@ -4,13 +4,12 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/rms_norm/rms_norm_cpu.cc"
-#include "hwy/foreach_target.h"
-#include "hwy/highway.h"
-
 #include <cmath>
 
 #include "comm/base/reduction.h"
 #include "glog/logging.h"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
 #include "kernels/rms_norm/rms_norm.h"
 
 HWY_BEFORE_NAMESPACE();

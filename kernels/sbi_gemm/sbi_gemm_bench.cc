@@ -150,7 +150,6 @@ double LtMicroseconds(Bench& bench, const Case& c, int tokens, int layers) {
   return served ? us / layers : 0;
 }
 
-
 void RunCase(Bench& bench, const Case& c, int tokens, bool with_lt) {
   Rng rng(tokens);
   std::vector<Layer> layers;

@@ -2,11 +2,10 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/swiglu/swiglu_cpu.cc"
-#include "hwy/foreach_target.h"
-#include "hwy/highway.h"
-
 #include <algorithm>
 
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
 #include "kernels/swiglu/swiglu.h"
 
 HWY_BEFORE_NAMESPACE();

@@ -3,12 +3,11 @@
 // process-wide choice of Highway; one thread.
 #pragma once
 
-#include "kernels/tensor/simd_targets.h"
-
 #include <string>
 
 #include "absl/functional/function_ref.h"
 #include "hwy/highway.h"
+#include "kernels/tensor/simd_targets.h"
 
 namespace conclave {
 

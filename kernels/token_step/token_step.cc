@@ -73,8 +73,8 @@ absl::Status CheckLayer(const TokenShape& s, int index, const TokenLayer& layer)
       cache.page_tokens != s.page_tokens) {
     return absl::InvalidArgumentError(
         absl::StrCat("token_step: layer ", index, "'s cache has pages of [2, ", cache.kv_heads,
-                     ", ", cache.page_tokens, ", ", cache.head_dim, "], not [2, ", s.kv_heads,
-                     ", ", s.page_tokens, ", ", s.head_dim, "]"));
+                     ", ", cache.page_tokens, ", ", cache.head_dim, "], not [2, ", s.kv_heads, ", ",
+                     s.page_tokens, ", ", s.head_dim, "]"));
   }
   return absl::OkStatus();
 }
@@ -84,10 +84,9 @@ absl::StatusOr<TokenPlan> PlanHere(const TokenShape& shape) {
   int device = 0;
   TokenChip chip;
   if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&chip.blocks, cudaDevAttrMultiProcessorCount, device) !=
-          cudaSuccess ||
-      cudaDeviceGetAttribute(&chip.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                             device) != cudaSuccess) {
+      cudaDeviceGetAttribute(&chip.blocks, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&chip.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
+          cudaSuccess) {
     return absl::UnavailableError("token_step: no CUDA device");
   }
   return PlanTokenStep(shape, chip);
@@ -131,9 +130,9 @@ absl::Status CheckTokenLayers(const TokenShape& shape, absl::Span<const TokenLay
     moe_layers += layers[i].router.data != nullptr ? 1 : 0;
   }
   if (static_cast<int>(layers.size()) != shape.layers || moe_layers != shape.moe_layers) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "token_step: ", layers.size(), " layers, ", moe_layers, " with a router, for a shape of ",
-        shape.layers, " and ", shape.moe_layers));
+    return absl::InvalidArgumentError(absl::StrCat("token_step: ", layers.size(), " layers, ",
+                                                   moe_layers, " with a router, for a shape of ",
+                                                   shape.layers, " and ", shape.moe_layers));
   }
   return absl::OkStatus();
 }

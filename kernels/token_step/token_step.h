@@ -50,7 +50,7 @@ struct TokenShape {
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
   TokenQkNorm qk_norm = TokenQkNorm::kNone;
-  int32_t experts = 0;    // of MoE layers; 0 without
+  int32_t experts = 0;  // of MoE layers; 0 without
   int32_t top_k = 0;
   bool normalize = true;  // chosen gate weights sum to 1
   int32_t ffn = 0;        // of an expert
@@ -71,8 +71,8 @@ struct TokenStepArgs {
   // TokenStepWorkspaceBytes, 256-byte aligned, zero before the first step; steps that share it run
   // one after the other. A step that failed leaves it undefined.
   void* workspace = nullptr;
-  int32_t* chosen = nullptr;    // [moe_layers][top_k] experts of this token, or none
-  uint64_t* stamps = nullptr;   // [layers][processors][kTokenStamps] nanoseconds, or none
+  int32_t* chosen = nullptr;   // [moe_layers][top_k] experts of this token, or none
+  uint64_t* stamps = nullptr;  // [layers][processors][kTokenStamps] nanoseconds, or none
   CudaStream stream = nullptr;
 };
 

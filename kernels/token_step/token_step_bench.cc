@@ -126,7 +126,10 @@ class Weights {
     return place;
   }
   WeightView Matrix(int outputs, int inputs, int matrices, WeightFormat format) {
-    WeightView v = {.outputs = outputs, .inputs = inputs, .matrices = matrices, .format = format,
+    WeightView v = {.outputs = outputs,
+                    .inputs = inputs,
+                    .matrices = matrices,
+                    .format = format,
                     .group = format == WeightFormat::kBf16 ? 0 : shape_.group};
     v.matrix_bytes = MatrixBytes(v);
     v.data = Take(v.matrix_bytes * matrices);
@@ -146,8 +149,8 @@ class Weights {
     l.q_norm = static_cast<const float*>(Take(heads * 4));
     l.k_norm = static_cast<const float*>(Take(heads * 4));
     const int pages = 128;
-    l.cache = {Take(int64_t{pages} * 2 * kv * s.page_tokens * 2), pages, s.page_tokens,
-               s.kv_heads, s.head_dim};
+    l.cache = {Take(int64_t{pages} * 2 * kv * s.page_tokens * 2), pages, s.page_tokens, s.kv_heads,
+               s.head_dim};
     return l;
   }
 
@@ -158,14 +161,48 @@ class Weights {
 };
 
 #ifdef TOKEN_TRACE
-const char* const kStampNames[] = {
-    "q:issued", "x-there", "sync", "gemv", "sync", "epilogue",
-    "arrived", "a:loads-issued", "waited", "head", "sync", "attended",
-    "published+sync", "merged", "layer-loaded", "arrived", "o:loads-issued", "waited",
-    "staged", "sync", "gemv", "sync", "row", "logits",
-    "parts", "arrived", "g:issued", "x-there", "sync", "chosen",
-    "gemv", "sync", "epilogue", "arrived", "d:norm-issued", "issued",
-    "x-there", "sync", "gemv", "sync", "row", "arrived"};
+const char* const kStampNames[] = {"q:issued",
+                                   "x-there",
+                                   "sync",
+                                   "gemv",
+                                   "sync",
+                                   "epilogue",
+                                   "arrived",
+                                   "a:loads-issued",
+                                   "waited",
+                                   "head",
+                                   "sync",
+                                   "attended",
+                                   "published+sync",
+                                   "merged",
+                                   "layer-loaded",
+                                   "arrived",
+                                   "o:loads-issued",
+                                   "waited",
+                                   "staged",
+                                   "sync",
+                                   "gemv",
+                                   "sync",
+                                   "row",
+                                   "logits",
+                                   "parts",
+                                   "arrived",
+                                   "g:issued",
+                                   "x-there",
+                                   "sync",
+                                   "chosen",
+                                   "gemv",
+                                   "sync",
+                                   "epilogue",
+                                   "arrived",
+                                   "d:norm-issued",
+                                   "issued",
+                                   "x-there",
+                                   "sync",
+                                   "gemv",
+                                   "sync",
+                                   "row",
+                                   "arrived"};
 
 // Nanoseconds from stamp to stamp of thread 0: mean over layers, of some blocks and of all.
 void PrintStamps(const std::vector<uint64_t>& stamps, int layers, int blocks) {
@@ -179,8 +216,7 @@ void PrintStamps(const std::vector<uint64_t>& stamps, int layers, int blocks) {
       for (int l = 2; l < layers; ++l) {
         for (int b = which < 0 ? 1 : which; b < (which < 0 ? 33 : which + 1); ++b) {
           const uint64_t* at = &stamps[(int64_t{l} * blocks + b) * kTokenStamps + i];
-          const uint64_t* before =
-              i > 0 ? at - 1 : at - int64_t{blocks} * kTokenStamps + count - 1;
+          const uint64_t* before = i > 0 ? at - 1 : at - int64_t{blocks} * kTokenStamps + count - 1;
           sum += static_cast<double>(*at - *before) / 1.98;
           ++number;
         }
@@ -229,11 +265,11 @@ void Measure(const BenchModel& model, int position) {
   const double us = MeasureGraph(record, 21);
   const double read = MeasureDeviceReadBandwidth(int64_t{4} << 30).value();
   const double bytes = static_cast<double>(weights.StepBytes());
-  std::printf("%-12s position %5d: %7.2f us a layer, %6.1f MB a layer, %5.0f GB/s, %4.1f %% of "
-              "read (%.0f GB/s); step %.3f ms, pool %.1f GB\n",
-              model.name, position, us / s.layers, bytes / s.layers * 1e-6, bytes / us * 1e-3,
-              bytes / us * 1e8 / read, read * 1e-9, us * 1e-3,
-              static_cast<double>(weights.total()) * 1e-9);
+  std::printf(
+      "%-12s position %5d: %7.2f us a layer, %6.1f MB a layer, %5.0f GB/s, %4.1f %% of "
+      "read (%.0f GB/s); step %.3f ms, pool %.1f GB\n",
+      model.name, position, us / s.layers, bytes / s.layers * 1e-6, bytes / us * 1e-3,
+      bytes / us * 1e8 / read, read * 1e-9, us * 1e-3, static_cast<double>(weights.total()) * 1e-9);
 #ifdef TOKEN_TRACE
   args.stamps = stamps.get();
   const double traced = MeasureGraph(record, 5);

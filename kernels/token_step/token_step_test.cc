@@ -88,8 +88,7 @@ TokenShape Small() {
 
 std::vector<TokenCase> Cases() {
   std::vector<TokenCase> cases;
-  const auto add = [&](std::string name, TokenShape shape, std::vector<bool> routed,
-                       int position) {
+  const auto add = [&](std::string name, TokenShape shape, std::vector<bool> routed, int position) {
     cases.push_back({std::move(name), shape, std::move(routed), position});
   };
   add("first_token", Small(), {true, true}, 0);

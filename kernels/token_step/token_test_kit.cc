@@ -27,8 +27,8 @@ double CodeValue(WeightFormat format, uint32_t code) {
       return (code & 0x7f) * ((code & 0x80) != 0 ? -1.0 : 1.0);
     case WeightFormat::kFp8: {
       const int exponent = code >> 3 & 15, mantissa = code & 7;
-      const double size = exponent == 0 ? std::ldexp(mantissa, -9)
-                                        : std::ldexp(8 + mantissa, exponent - 10);
+      const double size =
+          exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
       return (code & 0x80) != 0 ? -size : size;
     }
     default:
@@ -275,8 +275,8 @@ TokenModel RandomTokenModel(Rng& rng, TokenShape shape, const std::vector<bool>&
     layer.gate_up = RandomMatrices(rng, view(2 * ffn, shape.hidden, experts), 1);
     layer.down = RandomMatrices(rng, view(shape.hidden, ffn, experts), 2);
     if (with_router) {
-      layer.router = RandomMatrices(
-          rng, {.outputs = shape.experts, .inputs = shape.hidden, .matrices = 1}, 1);
+      layer.router =
+          RandomMatrices(rng, {.outputs = shape.experts, .inputs = shape.hidden, .matrices = 1}, 1);
     }
     layer.input_norm = RandomNorm(rng, shape.hidden);
     layer.ffn_norm = RandomNorm(rng, shape.hidden);
@@ -331,8 +331,8 @@ TokenDeviceModel::TokenDeviceModel(const TokenModel& model) : model_(model) {
   };
   const TokenShape& s = model.shape;
   for (const TokenHostLayer& host : model.layers) {
-    TokenLayer layer = {matrix(host.qkv), matrix(host.output), {}, matrix(host.gate_up),
-                        matrix(host.down)};
+    TokenLayer layer = {
+        matrix(host.qkv), matrix(host.output), {}, matrix(host.gate_up), matrix(host.down)};
     if (host.routed) layer.router = matrix(host.router);
     layer.input_norm = floats(host.input_norm);
     layer.q_norm = floats(host.q_norm);

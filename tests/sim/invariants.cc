@@ -65,8 +65,8 @@ void Invariants::CheckPlan(const ModelShape& shape, const ParallelPlan& plan) {
       for (int slice = 0; slice < experts.slices(); ++slice) {
         const auto owners = experts.Owners({expert, slice});
         if (owners.empty() || owners[0] < 0 || owners.back() >= plan.spec.StageSize()) {
-          ledger_.AddViolation(absl::StrCat(epoch, ": expert ", expert, " of layer ", layer,
-                                            " has no owner"));
+          ledger_.AddViolation(
+              absl::StrCat(epoch, ": expert ", expert, " of layer ", layer, " has no owner"));
         }
       }
     }

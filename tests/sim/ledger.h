@@ -16,11 +16,11 @@ namespace conclave {
 
 struct LedgerEntry {
   GenerationRequest request;
-  std::vector<int32_t> all;           // prompt and tokens so far
+  std::vector<int32_t> all;  // prompt and tokens so far
   int generated = 0;
   int logits_positions = 0;
-  bool cancelled = false;             // a cancel was sent
-  bool must_succeed = false;          // of the liveness phase
+  bool cancelled = false;     // a cancel was sent
+  bool must_succeed = false;  // of the liveness phase
   int ends = 0;
   FinishReason reason = FinishReason::kError;
   absl::Status status;

@@ -131,9 +131,12 @@ SimReport RunScenario(const Scenario& scenario, bool verbose) {
   for (const auto& [id, entry] : world.ledger().entries()) {
     ++report.requests;
     const bool ok = entry.ends > 0 && entry.status.ok();
-    if (ok && entry.reason == FinishReason::kCancelled) ++report.cancelled;
-    else if (ok) ++report.succeeded;
-    else ++report.failed;
+    if (ok && entry.reason == FinishReason::kCancelled)
+      ++report.cancelled;
+    else if (ok)
+      ++report.succeeded;
+    else
+      ++report.failed;
   }
   return report;
 }

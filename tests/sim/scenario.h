@@ -29,11 +29,11 @@ struct Scenario {
   absl::Duration step_time = absl::Milliseconds(10);
   absl::Duration prepare_time = absl::Milliseconds(50);
   bool peer_lost_hints = true;
-  NetworkOptions faulty;                 // while faults last
-  absl::Duration fault_gap;              // mean time between deeds of the nemesis
+  NetworkOptions faulty;     // while faults last
+  absl::Duration fault_gap;  // mean time between deeds of the nemesis
   absl::Duration safety = absl::Seconds(20);
-  int requests = 30;                     // of the safety phase
-  int requests_after = 8;                // of the liveness phase
+  int requests = 30;       // of the safety phase
+  int requests_after = 8;  // of the liveness phase
 
   std::string ToString() const;
 };

@@ -42,12 +42,12 @@ void OnCheckFailed() {
 
 void Print(uint64_t seed, const SimReport& report, bool verbose) {
   if (report.violations.empty() && !verbose) return;
-  std::printf("%s\n  %d requests: %d succeeded, %d cancelled, %d failed; %d epochs, %d deeds, %llu "
-              "events, hash %016llx\n",
-              report.scenario.c_str(), report.requests, report.succeeded, report.cancelled,
-              report.failed, report.epochs, report.deeds,
-              static_cast<unsigned long long>(report.events),
-              static_cast<unsigned long long>(report.log_hash));
+  std::printf(
+      "%s\n  %d requests: %d succeeded, %d cancelled, %d failed; %d epochs, %d deeds, %llu "
+      "events, hash %016llx\n",
+      report.scenario.c_str(), report.requests, report.succeeded, report.cancelled, report.failed,
+      report.epochs, report.deeds, static_cast<unsigned long long>(report.events),
+      static_cast<unsigned long long>(report.log_hash));
   if (report.violations.empty()) return;
   for (const std::string& event : report.recent) std::printf("    %s\n", event.c_str());
   for (const std::string& violation : report.violations) {
@@ -78,12 +78,11 @@ int Run(const Flags& flags, Canary canary) {
   const int count = flags.verbose ? 1 : std::max(1, flags.threads);
   for (int i = 0; i < count; ++i) threads.emplace_back(work);
   for (std::thread& thread : threads) thread.join();
-  std::printf("%llu seeds from %llu, %llu events, %.1f s: %llu failed\n",
-              static_cast<unsigned long long>(flags.seeds),
-              static_cast<unsigned long long>(flags.first),
-              static_cast<unsigned long long>(events.load()),
-              absl::ToDoubleSeconds(absl::Now() - start),
-              static_cast<unsigned long long>(failed.load()));
+  std::printf(
+      "%llu seeds from %llu, %llu events, %.1f s: %llu failed\n",
+      static_cast<unsigned long long>(flags.seeds), static_cast<unsigned long long>(flags.first),
+      static_cast<unsigned long long>(events.load()), absl::ToDoubleSeconds(absl::Now() - start),
+      static_cast<unsigned long long>(failed.load()));
   return failed.load() == 0 ? 0 : 1;
 }
 

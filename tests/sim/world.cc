@@ -121,16 +121,14 @@ GenerationRequest World::MakeRequest(Rng& rng) const {
   GenerationRequest request;
   const int prompt = 1 + static_cast<int>(rng.Below(20));
   for (int i = 0; i < prompt; ++i) {
-    request.prompt.push_back(
-        static_cast<int32_t>(rng.Below(scenario_.coordinator.shape.vocab)));
+    request.prompt.push_back(static_cast<int32_t>(rng.Below(scenario_.coordinator.shape.vocab)));
   }
   request.tokens_max = 1 + static_cast<int32_t>(rng.Below(20));
   request.want_logits = rng.Chance(1, 5);
   if (request.want_logits && rng.Chance(1, 2)) request.tokens_max = 0;
   request.ignore_eos = rng.Chance(1, 3);
   if (rng.Chance(1, 3)) {
-    request.stop_token_ids = {
-        static_cast<int32_t>(rng.Below(scenario_.coordinator.shape.vocab))};
+    request.stop_token_ids = {static_cast<int32_t>(rng.Below(scenario_.coordinator.shape.vocab))};
   }
   return request;
 }

@@ -69,7 +69,7 @@ struct BenchLatencyOptions {
   std::vector<int> batches = {1};  // measured one after the other with the weights loaded once
   int input_tokens = 128;
   int output_tokens = 32;
-  std::string trace_path;          // Chrome trace of one more run, each operator timed alone
+  std::string trace_path;  // Chrome trace of one more run, each operator timed alone
   bool json = false;
 };
 absl::Status RunBenchLatency(const BenchLatencyOptions& options,

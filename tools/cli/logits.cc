@@ -14,10 +14,9 @@ absl::Status RunLogits(const LogitsOptions& options, const std::atomic<bool>& ca
   boost::json::array ids;
   for (const std::vector<int32_t>& sequence : sequences) {
     if (sequence.size() != sequences[0].size()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--tokens '", options.tokens_path, "': input_ids[", ids.size(), "] has ",
-                       sequence.size(), " tokens, the first has ", sequences[0].size(),
-                       "; logits need sequences of one length"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--tokens '", options.tokens_path, "': input_ids[", ids.size(), "] has ", sequence.size(),
+          " tokens, the first has ", sequences[0].size(), "; logits need sequences of one length"));
     }
     ids.push_back(boost::json::array(sequence.begin(), sequence.end()));
   }

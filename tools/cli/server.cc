@@ -23,9 +23,8 @@ absl::StatusOr<std::string> ReadAdminToken(const std::string& state_dir) {
   std::ifstream in(path);
   std::string token;
   if (!std::getline(in, token) || token.empty()) {
-    return absl::NotFoundError(
-        absl::StrCat("no admin token in ", path,
-                     "; give --admin-token, or the --state-dir of the coordinator"));
+    return absl::NotFoundError(absl::StrCat(
+        "no admin token in ", path, "; give --admin-token, or the --state-dir of the coordinator"));
   }
   return std::string(absl::StripAsciiWhitespace(token));
 }
@@ -39,8 +38,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Open(const ServerOptions& server
     result->client_.base_url = server.url;
     result->client_.bearer = server.admin_token;
     if (server.admin_token.empty()) {
-      const absl::StatusOr<std::string> token = ReadAdminToken(
-          server.state_dir.empty() ? DefaultStateDir() : server.state_dir);
+      const absl::StatusOr<std::string> token =
+          ReadAdminToken(server.state_dir.empty() ? DefaultStateDir() : server.state_dir);
       if (token.ok()) result->client_.bearer = *token;
     }
     return result;
@@ -51,8 +50,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Open(const ServerOptions& server
   ASSIGN_OR_RETURN(const ResolvedModel resolved, ResolveModel(model));
   if (!resolved.note.empty()) std::cerr << "note: " << resolved.note << "\n";
   if (needs_text && !resolved.has_tokenizer) {
-    return absl::InvalidArgumentError(absl::StrCat("--model '", model.model,
-                                                   "' has no tokenizer.json; give --tokens FILE"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--model '", model.model, "' has no tokenizer.json; give --tokens FILE"));
   }
   LocalClusterOptions options;
   options.model = model;

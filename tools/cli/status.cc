@@ -1,7 +1,8 @@
+#include "comm/base/status.h"
+
 #include <boost/json.hpp>
 #include <iostream>
 
-#include "comm/base/status.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/server.h"
 #include "tools/cli/status_view.h"

@@ -37,18 +37,18 @@ absl::Status CheckExperts(const LayerExperts& layer, const ParallelSpec& spec,
   const std::vector<int32_t>& ranks = layer.ranks();
   const size_t units = static_cast<size_t>(shape.moe.experts) * spec.slices;
   if (layer.slices() != spec.slices || first.size() != units + 1) {
-    return Refuse(absl::StrFormat("an expert map of %d units in %d slices, where the model and "
-                                  "the plan have %d in %d",
-                                  static_cast<int64_t>(first.size()) - 1, layer.slices(), units,
-                                  spec.slices));
+    return Refuse(absl::StrFormat(
+        "an expert map of %d units in %d slices, where the model and "
+        "the plan have %d in %d",
+        static_cast<int64_t>(first.size()) - 1, layer.slices(), units, spec.slices));
   }
   if (first.front() != 0 || first.back() != static_cast<int64_t>(ranks.size())) {
     return Refuse("an expert map whose tables do not fit together");
   }
   for (size_t u = 0; u < units; ++u) {
     if (first[u + 1] <= first[u]) {
-      return Refuse(absl::StrFormat("slice %d of expert %d has no owner", u % spec.slices,
-                                    u / spec.slices));
+      return Refuse(
+          absl::StrFormat("slice %d of expert %d has no owner", u % spec.slices, u / spec.slices));
     }
   }
   for (size_t u = 0; u < units; ++u) {

@@ -53,7 +53,10 @@ TEST(AssignmentTest, RefusesWhatCannotBeObeyed) {
   const std::vector<Case> cases = {
       {"rank 8 of 8", [](Assign& a) { a.rank = 8; }},
       {"rank -1", [](Assign& a) { a.rank = -1; }},
-      {"1 stages for pp=2", [](Assign& a) { a.plan.stages = {{0, 4}}; }},
+      {"1 stages for pp=2",
+       [](Assign& a) {
+         a.plan.stages = {{0, 4}};
+       }},
       {"[1, 4)", [](Assign& a) { a.plan.stages[1].begin = 1; }},
       {"end at layer 3 of 4", [](Assign& a) { a.plan.stages[1].end = 3; }},
       {"tp=3", [](Assign& a) { a.plan.spec.tp = 3; }},

@@ -78,23 +78,23 @@ class FakeEngine::State : public std::enable_shared_from_this<State> {
   Epoch epoch_;
   Assign assign_;
   StepLimits limits_;
-  std::vector<int32_t> cache_;                // [pages, page_tokens] token ids
+  std::vector<int32_t> cache_;  // [pages, page_tokens] token ids
   std::deque<StepPlan> queue_;
   bool running_ = false;
   StepId last_step_;
-  std::map<RequestId, int32_t> sampled_;      // of the previous step
+  std::map<RequestId, int32_t> sampled_;  // of the previous step
   std::map<RequestId, int32_t> sampled_now_;
   absl::Status next_failure_;
 };
 
 void FakeEngine::State::Later(absl::Duration delay, std::function<void()> work) {
-  options_.schedule(delay, [weak = weak_from_this(), generation = generation_,
-                            work = std::move(work)] {
-    const std::shared_ptr<State> self = weak.lock();
-    if (self == nullptr || self->hung_ || self->generation_ != generation) return;
-    ++self->progress_;
-    work();
-  });
+  options_.schedule(delay,
+                    [weak = weak_from_this(), generation = generation_, work = std::move(work)] {
+                      const std::shared_ptr<State> self = weak.lock();
+                      if (self == nullptr || self->hung_ || self->generation_ != generation) return;
+                      ++self->progress_;
+                      work();
+                    });
 }
 
 void FakeEngine::State::Fail(StepId step, absl::Status status) {
@@ -118,14 +118,14 @@ void FakeEngine::State::Prepare(Epoch epoch, const Assign& assign) {
   const CacheOptions& cache = assign.cache;
   const ParallelSpec& spec = assign.plan.spec;
   if (assign.rank < 0 || assign.rank >= spec.WorkerCount() || cache.page_tokens < 1) {
-    Fail(StepId{}, absl::InvalidArgumentError(absl::StrCat(
-                       "rank ", assign.rank, " or page_tokens ", cache.page_tokens,
-                       " is not possible in a plan of ", spec.ToString())));
+    Fail(StepId{}, absl::InvalidArgumentError(
+                       absl::StrCat("rank ", assign.rank, " or page_tokens ", cache.page_tokens,
+                                    " is not possible in a plan of ", spec.ToString())));
     return;
   }
   limits_.vocab = assign.shape.vocab;
-  limits_.pages = cache.pages_max > 0 ? std::min(cache.pages_max, options_.kv_pages)
-                                      : options_.kv_pages;
+  limits_.pages =
+      cache.pages_max > 0 ? std::min(cache.pages_max, options_.kv_pages) : options_.kv_pages;
   limits_.page_tokens = cache.page_tokens;
   limits_.dp_groups = spec.dp;
   limits_.dp = spec.PositionOf(assign.rank).dp;

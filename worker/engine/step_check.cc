@@ -11,9 +11,9 @@ namespace conclave {
 namespace {
 
 absl::Status Refuse(const StepPlan& plan, const std::string& what) {
-  return absl::InvalidArgumentError(absl::StrFormat(
-      "%s of %s: %s; the coordinator must plan again", plan.step.ToString(),
-      plan.epoch.ToString(), what));
+  return absl::InvalidArgumentError(absl::StrFormat("%s of %s: %s; the coordinator must plan again",
+                                                    plan.step.ToString(), plan.epoch.ToString(),
+                                                    what));
 }
 
 absl::Status CheckTokens(const StepPlan& plan, const SequenceSlice& slice,
@@ -43,10 +43,9 @@ absl::Status CheckSlice(const StepPlan& plan, const SequenceSlice& slice,
   const int64_t end = static_cast<int64_t>(slice.position) + slice.tokens.size();
   const int64_t room = static_cast<int64_t>(slice.pages.size()) * limits.page_tokens;
   if (slice.position < 0 || end > room) {
-    return Refuse(plan,
-                  absl::StrFormat("%s: positions %d to %d are outside its %d pages of %d tokens",
-                                  request, slice.position, end - 1, slice.pages.size(),
-                                  limits.page_tokens));
+    return Refuse(plan, absl::StrFormat(
+                            "%s: positions %d to %d are outside its %d pages of %d tokens", request,
+                            slice.position, end - 1, slice.pages.size(), limits.page_tokens));
   }
   for (int32_t page : slice.pages) {
     if (page < 0 || page >= limits.pages) {
@@ -85,8 +84,8 @@ absl::Status CheckStepPlan(const StepPlan& plan, const StepLimits& limits) {
   }
   for (int32_t count : plan.tokens_by_dp) {
     if (count < 0 || count > kStepTokensMax) {
-      return Refuse(plan, absl::StrFormat("tokens_by_dp has %d; use 0 to %d", count,
-                                          kStepTokensMax));
+      return Refuse(plan,
+                    absl::StrFormat("tokens_by_dp has %d; use 0 to %d", count, kStepTokensMax));
     }
   }
   int64_t tokens = 0;

@@ -16,10 +16,10 @@ inline constexpr int32_t kStepTokensMax = 1 << 16;
 // What the engine has, against which a plan is checked.
 struct StepLimits {
   int32_t vocab = 0;
-  int32_t pages = 0;        // of the KV pool
+  int32_t pages = 0;  // of the KV pool
   int32_t page_tokens = 0;
   int32_t dp_groups = 1;
-  int32_t dp = 0;           // the engine's own group
+  int32_t dp = 0;  // the engine's own group
 };
 
 // InvalidArgument names the step, the request, the field, its value and the remedy.

@@ -22,8 +22,8 @@ int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; 
 
 absl::Status CheckCache(const CacheOptions& cache) {
   if (cache.page_tokens < 1 || cache.page_tokens > 4096) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "cache: page_tokens %d is outside 1..4096; use 16", cache.page_tokens));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("cache: page_tokens %d is outside 1..4096; use 16", cache.page_tokens));
   }
   if (cache.dtype != Dtype::kF32 && cache.dtype != Dtype::kF16 && cache.dtype != Dtype::kBf16) {
     return absl::InvalidArgumentError(absl::StrFormat(
@@ -31,9 +31,9 @@ absl::Status CheckCache(const CacheOptions& cache) {
         std::string(DtypeName(cache.dtype))));
   }
   if (cache.memory_bytes < 0 || cache.pages_max < 0) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "cache: memory_bytes %d and pages_max %d must be 0 (no bound) or more", cache.memory_bytes,
-        cache.pages_max));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("cache: memory_bytes %d and pages_max %d must be 0 (no bound) or more",
+                        cache.memory_bytes, cache.pages_max));
   }
   return absl::OkStatus();
 }

@@ -16,8 +16,8 @@ namespace conclave {
 
 // What one page holds on this rank.
 struct KvGeometry {
-  int32_t layers = 0;       // of the rank's stage
-  int32_t kv_heads = 0;     // of the rank
+  int32_t layers = 0;    // of the rank's stage
+  int32_t kv_heads = 0;  // of the rank
   int32_t head_dim = 0;
   int32_t page_tokens = 16;
   Dtype dtype = Dtype::kF32;

@@ -48,8 +48,7 @@ TEST(KvPoolTest, BadOptionsAreNamed) {
               HasSubstr("int64"));
   cache = {};
   cache.pages_max = -1;
-  EXPECT_EQ(KvPagesFor(kGeometry, cache, 0, 0).status().code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(KvPagesFor(kGeometry, cache, 0, 0).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(KvPoolTest, LayersAreApartAndAligned) {

@@ -44,8 +44,7 @@ absl::Status NormFullWidth(StepContext& ctx, const LayerState& layer, const Qkv&
   return absl::OkStatus();
 }
 
-absl::Status NormAndRotate(StepContext& ctx, const LayerState& layer, QkNorm norm,
-                           const Qkv& qkv) {
+absl::Status NormAndRotate(StepContext& ctx, const LayerState& layer, QkNorm norm, const Qkv& qkv) {
   if (norm == QkNorm::kFullWidth) RETURN_IF_ERROR(NormFullWidth(ctx, layer, qkv));
   RopeArgs args;
   args.head_dim = ctx.shape.head_dim;

@@ -14,8 +14,8 @@ namespace conclave {
 
 struct GoldenTensor {
   std::vector<int64_t> dims;
-  std::vector<float> floats;    // of an F32 tensor
-  std::vector<int32_t> ints;    // of an I32 tensor
+  std::vector<float> floats;  // of an F32 tensor
+  std::vector<int32_t> ints;  // of an I32 tensor
 
   // Row `i` of the first dimension of an I32 tensor.
   std::vector<int32_t> IntRow(int64_t i) const;

@@ -22,9 +22,9 @@ Model::Model(const ModelParts& parts)
   CHECK_EQ(parts.fabric.rank(), parts.assign.rank);
   const Assign& assign = parts.assign;
   if (assign.shape.IsMoe()) {
-    const MoeExchangeOptions options = {assign.plan.exchange, assign.plan.spec, at_,
-                                        assign.shape.hidden,  assign.shape.moe.top_k,
-                                        parts.timeout};
+    const MoeExchangeOptions options = {
+        assign.plan.exchange, assign.plan.spec,       at_,
+        assign.shape.hidden,  assign.shape.moe.top_k, parts.timeout};
     exchange_ = std::make_unique<MoeExchange>(parts.fabric, assign.plan.experts, options);
   }
   for (size_t i = 0; i < parts.weights.layers.size(); ++i) {
@@ -89,9 +89,17 @@ absl::Status Model::End(StepContext& ctx, LogitsSink sink) {
 absl::Status Model::Forward(const StepPlan& plan, LogitsSink sink, StepResult& result) {
   meter_.Start();
   RETURN_IF_ERROR(batch_.Build(plan, first_stage_ ? &before_ : nullptr));
-  StepContext ctx{parts_.assign.shape, rope_frequencies_, tp_,      parts_.fabric,
-                  exchange_.get(),     parts_.pool,       batch_,   buffers_,
-                  meter_,              result,            parts_.timeout};
+  StepContext ctx{parts_.assign.shape,
+                  rope_frequencies_,
+                  tp_,
+                  parts_.fabric,
+                  exchange_.get(),
+                  parts_.pool,
+                  batch_,
+                  buffers_,
+                  meter_,
+                  result,
+                  parts_.timeout};
   RETURN_IF_ERROR(Begin(ctx));
   for (LayerState& layer : layers_) {
     CpuBlocks blocks(ctx, layer);

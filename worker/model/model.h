@@ -57,15 +57,15 @@ class Model {
   bool first_stage_;
   bool last_stage_;
   FabricGroup tp_;
-  std::vector<float> rope_frequencies_;    // [head_dim / 2]
+  std::vector<float> rope_frequencies_;  // [head_dim / 2]
   LayerFunction layer_function_;
   std::vector<LayerState> layers_;
   std::unique_ptr<MoeExchange> exchange_;  // null in a dense model
   StepBatch batch_;
   StepBuffers buffers_;
   StepMeter meter_;
-  SampledBefore before_;                   // first stage
-  std::vector<int32_t> shared_tokens_;     // [samples]
+  SampledBefore before_;                // first stage
+  std::vector<int32_t> shared_tokens_;  // [samples]
 };
 
 }  // namespace conclave

@@ -37,7 +37,7 @@ class StepBatch {
   absl::Span<const int32_t> ids() const { return ids_; }              // [tokens]
   absl::Span<const int32_t> positions() const { return positions_; }  // [tokens]
   absl::Span<const HeadRow> head_rows() const { return head_rows_; }
-  int samples() const { return samples_; }                            // head rows that sample
+  int samples() const { return samples_; }  // head rows that sample
   PagedBatch paged() const { return {first_token_, position_, first_page_, page_table_}; }
 
  private:

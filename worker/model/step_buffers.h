@@ -29,21 +29,21 @@ class FloatBuffer {
 };
 
 struct StepBuffers {
-  FloatBuffer hidden;      // [tokens, hidden] the residual stream
-  FloatBuffer normed;      // [tokens, hidden]
-  FloatBuffer delta;       // [tokens, hidden] what a block adds to the residual
-  FloatBuffer qkv;         // [tokens, (heads + 2 kv_heads) of the rank * head_dim]
-  FloatBuffer attention;   // [tokens, heads of the rank * head_dim]
-  FloatBuffer qk_sums;     // [2, tokens] sums of squares of queries and of keys (full-width norm)
-  FloatBuffer router;      // [tokens, experts]
-  FloatBuffer computed;    // [entries, hidden] outputs of this rank's experts
-  FloatBuffer head_rows;   // [rows of a block, hidden]
-  FloatBuffer logits;      // [rows of a block, vocab]
-  FloatBuffer gathered;    // [rows of a block, vocab] slices as they come from the tp group
+  FloatBuffer hidden;     // [tokens, hidden] the residual stream
+  FloatBuffer normed;     // [tokens, hidden]
+  FloatBuffer delta;      // [tokens, hidden] what a block adds to the residual
+  FloatBuffer qkv;        // [tokens, (heads + 2 kv_heads) of the rank * head_dim]
+  FloatBuffer attention;  // [tokens, heads of the rank * head_dim]
+  FloatBuffer qk_sums;    // [2, tokens] sums of squares of queries and of keys (full-width norm)
+  FloatBuffer router;     // [tokens, experts]
+  FloatBuffer computed;   // [entries, hidden] outputs of this rank's experts
+  FloatBuffer head_rows;  // [rows of a block, hidden]
+  FloatBuffer logits;     // [rows of a block, vocab]
+  FloatBuffer gathered;   // [rows of a block, vocab] slices as they come from the tp group
 
-  std::vector<int32_t> chosen;       // [tokens, top_k] experts
-  std::vector<float> gate_weights;   // [tokens, top_k]
-  SlotTable slot_table;              // entries of this rank's experts
+  std::vector<int32_t> chosen;      // [tokens, top_k] experts
+  std::vector<float> gate_weights;  // [tokens, top_k]
+  SlotTable slot_table;             // entries of this rank's experts
 };
 
 }  // namespace conclave

@@ -57,13 +57,13 @@ struct StepContext {
   absl::Span<const float> rope_frequencies;  // [head_dim / 2]
   const FabricGroup& tp;                     // the ranks of this dp group in this stage
   Fabric& fabric;
-  MoeExchange* exchange;                     // null in a dense model
+  MoeExchange* exchange;  // null in a dense model
   ComputePool& pool;
   const StepBatch& batch;
   StepBuffers& buffers;
   StepMeter& meter;
   StepResult& result;
-  absl::Duration timeout;                    // of each wait for peers
+  absl::Duration timeout;  // of each wait for peers
   // buffers.delta is still to be added to buffers.hidden: the next norm does it in its pass.
   bool delta_pending = false;
 

@@ -75,10 +75,10 @@ absl::StatusOr<std::unique_ptr<FastModel>> FastModel::Create(const DeviceModelPa
   for (StepLog& log : model->logs_) {
     ASSIGN_OR_RETURN(log, StepLog::Create());
   }
-  ASSIGN_OR_RETURN(model->layers_, FastLayers::Create({parts.assign.shape, parts.weights, parts.kv,
-                                                       2 * kSlotsOfStep, kSlotsOfStep,
-                                                       model->trace_, model->stream_.get(),
-                                                       parts.tuning}));
+  ASSIGN_OR_RETURN(
+      model->layers_,
+      FastLayers::Create({parts.assign.shape, parts.weights, parts.kv, 2 * kSlotsOfStep,
+                          kSlotsOfStep, model->trace_, model->stream_.get(), parts.tuning}));
   return model;
 }
 
