@@ -1,7 +1,7 @@
-// Seconds of collectives and exchanges from link costs: latency and bandwidth of the slowest link a
-// group uses, and the number of its peers. Pure functions; any thread. Sources: Thakur,
-// Rabenseifner and Gropp 2005 (ring and tree all-reduce); arXiv 2207.00032, section V-B (all-to-all:
-// p C1 + C2).
+// Seconds of collectives and exchanges from link costs: latency and bandwidth of the slowest link
+// a group uses, and the number of its peers. Pure functions; any thread. Sources: Thakur,
+// Rabenseifner and Gropp 2005 (ring and tree all-reduce); arXiv 2207.00032, section V-B (all to
+// all: p C1 + C2).
 #pragma once
 
 #include <vector>

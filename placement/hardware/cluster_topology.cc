@@ -2,43 +2,12 @@
 
 #include <algorithm>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/str_split.h"
-#include "comm/base/status.h"
+#include "absl/strings/str_join.h"
 #include "glog/logging.h"
 #include "placement/hardware/profile_file.h"
 
 namespace conclave {
-namespace {
-
-constexpr int kDevicesMax = 65536;
-
-// Nodes of `file` for `count` devices; the last may be smaller.
-void AppendNodes(const ProfileFile& file, int count, ClusterTopology* cluster) {
-  const int whole = std::max(1, file.profile.shared_by_node != 0 ? count : file.node.devices);
-  cluster->profiles.push_back(ShareOfNode(file.profile, whole));
-  int domain_left = 0;
-  int domain = 0;
-  for (int left = count; left > 0; left -= whole) {
-    ClusterNode node = file.node;
-    node.name = absl::StrFormat("node-%02d", cluster->nodes.size());
-    node.profile = static_cast<int>(cluster->profiles.size()) - 1;
-    node.devices = std::min(left, whole);
-    if (node.fast_domain >= 0) {
-      if (domain_left <= 0) {
-        domain = static_cast<int>(cluster->nodes.size());
-        domain_left = std::max(whole, file.domain_devices);
-      }
-      node.fast_domain = domain;
-      domain_left -= whole;
-    }
-    cluster->nodes.push_back(std::move(node));
-  }
-}
-
-}  // namespace
 
 absl::string_view LinkClassName(LinkClass link) {
   switch (link) {
@@ -47,26 +16,38 @@ absl::string_view LinkClassName(LinkClass link) {
     case LinkClass::kNode:
       return "node";
     case LinkClass::kNetwork:
-      return "network";
+      break;
   }
-  return "?";
+  return "network";
+}
+
+void ClusterTopology::IndexDevices() {
+  index.first.assign(1, 0);
+  for (const ClusterNode& node : nodes) index.first.push_back(index.first.back() + node.devices);
 }
 
 int ClusterTopology::DeviceCount() const {
-  int count = 0;
-  for (const ClusterNode& node : nodes) count += node.devices;
-  return count;
+  if (index.first.size() == nodes.size() + 1) return index.first.back();
+  int devices = 0;
+  for (const ClusterNode& node : nodes) devices += node.devices;
+  return devices;
 }
 
 int ClusterTopology::NodeOf(int device) const {
-  CHECK_GE(device, 0);
-  int node = 0;
-  for (const ClusterNode& each : nodes) {
-    if (device < each.devices) return node;
-    device -= each.devices;
-    ++node;
+  CHECK(device >= 0 && !nodes.empty()) << "device " << device << " of " << name;
+  const std::vector<int>& first = index.first;
+  if (first.size() != nodes.size() + 1) {
+    int end = 0;
+    for (size_t n = 0; n < nodes.size(); ++n) {
+      end += nodes[n].devices;
+      if (device < end) return static_cast<int>(n);
+    }
+    LOG(FATAL) << "device " << device << " of " << name << ", which has " << end;
   }
-  LOG(FATAL) << "device beyond the cluster's " << DeviceCount();
+  CHECK_LT(device, first.back()) << "device of " << name;
+  const size_t guess = std::min<size_t>(device / std::max(1, nodes[0].devices), nodes.size() - 1);
+  if (first[guess] <= device && device < first[guess + 1]) return static_cast<int>(guess);
+  return static_cast<int>(std::upper_bound(first.begin(), first.end(), device) - first.begin()) - 1;
 }
 
 const HardwareProfile& ClusterTopology::ProfileOf(int device) const {
@@ -82,43 +63,35 @@ LinkClass ClusterTopology::LinkBetween(int a, int b) const {
 }
 
 LinkCost ClusterTopology::CostBetween(int a, int b) const {
-  const ClusterNode& from = nodes[NodeOf(a)];
-  const ClusterNode& to = nodes[NodeOf(b)];
-  const auto slower = [](const LinkCost& x, const LinkCost& y) {
-    return LinkCost{std::max(x.alpha, y.alpha), std::min(x.bandwidth, y.bandwidth)};
+  const LinkClass link = LinkBetween(a, b);
+  const auto end = [&](int device) -> const LinkCost& {
+    const ClusterNode& node = nodes[NodeOf(device)];
+    if (link == LinkClass::kNetwork) return node.network;
+    return link == LinkClass::kFast ? node.fast : node.host;
   };
-  switch (LinkBetween(a, b)) {
-    case LinkClass::kFast:
-      return slower(from.fast, to.fast);
-    case LinkClass::kNode:
-      return slower(from.host, to.host);
-    case LinkClass::kNetwork:
-      return slower(from.network, to.network);
-  }
-  return {};
+  const LinkCost& from = end(a);
+  const LinkCost& to = end(b);
+  return {std::max(from.alpha, to.alpha), std::min(from.bandwidth, to.bandwidth)};
 }
 
-absl::StatusOr<ClusterTopology> BuiltinCluster(absl::string_view spec) {
-  ClusterTopology cluster;
-  cluster.name = std::string(spec);
-  for (const absl::string_view part : absl::StrSplit(spec, ',')) {
-    const std::vector<absl::string_view> words = absl::StrSplit(part, ':');
-    int count = 0;
-    if (words.size() != 2 || !absl::SimpleAtoi(words[1], &count) || count < 1 ||
-        count > kDevicesMax) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("cluster '", part, "' is not PROFILE:COUNT with a count from 1 to ",
-                       kDevicesMax, "; write h200:16, or give a cluster file"));
-    }
-    ASSIGN_OR_RETURN(const ProfileFile file, BuiltinProfileFile(words[0]));
-    AppendNodes(file, count, &cluster);
+absl::Status ReplaceProfile(const HardwareProfile& measured, ClusterTopology* cluster) {
+  bool found = false;
+  std::vector<std::string> names;
+  for (size_t p = 0; p < cluster->profiles.size(); ++p) {
+    HardwareProfile& profile = cluster->profiles[p];
+    names.push_back(absl::StrCat("'", profile.name, "'"));
+    if (profile.name != measured.name) continue;
+    found = true;
+    // All nodes of one shared profile have as many devices: their shares would differ otherwise.
+    const auto user =
+        std::find_if(cluster->nodes.begin(), cluster->nodes.end(),
+                     [p](const ClusterNode& node) { return node.profile == static_cast<int>(p); });
+    profile = ShareOfNode(measured, user == cluster->nodes.end() ? 1 : user->devices);
   }
-  if (cluster.DeviceCount() > kDevicesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("cluster '", spec, "' has ",
-                                                   cluster.DeviceCount(), " devices, at most ",
-                                                   kDevicesMax, "; plan for fewer"));
-  }
-  return cluster;
+  if (found) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("profile '", measured.name, "' is none of the cluster's, which has ",
+                   absl::StrJoin(names, ", "), "; correct its name or the cluster"));
 }
 
 }  // namespace conclave

@@ -3,9 +3,11 @@
 // any thread.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "placement/hardware/hardware_profile.h"
@@ -39,12 +41,26 @@ struct ClusterNode {
   bool operator==(const ClusterNode&) const = default;
 };
 
+// Where each node's devices begin, so that NodeOf need not count them. It follows from the nodes
+// and takes no part in comparing.
+struct DeviceIndex {
+  std::vector<int> first;  // [nodes + 1]; empty: not made
+  bool operator==(const DeviceIndex&) const { return true; }
+};
+
 struct ClusterTopology {
   std::string name;
   std::vector<HardwareProfile> profiles;
   std::vector<ClusterNode> nodes;
+  DeviceIndex index;
+
+  // Makes the index. ParseCluster and BuiltinCluster have called it; who changes the number of
+  // nodes or of their devices calls it again. Without an index, or with one of another number of
+  // nodes, DeviceCount and NodeOf count.
+  void IndexDevices();
 
   int DeviceCount() const;
+  // A few steps with the index: a guess that is right where nodes are alike, else a binary search.
   int NodeOf(int device) const;
   const HardwareProfile& ProfileOf(int device) const;
   // Of a message from device `a` to another device `b`; the slower of the two ends.
@@ -53,13 +69,17 @@ struct ClusterTopology {
   bool operator==(const ClusterTopology&) const = default;
 };
 
-// `text` is a YAML cluster file; README.md shows one with all keys. InvalidArgument names file,
-// line, key, value and remedy.
+// `text` is a YAML cluster file (cluster_topology.cc documents the keys; docs in
+// placement/hardware/README.md). InvalidArgument names file, line, key, value and remedy.
 absl::StatusOr<ClusterTopology> ParseCluster(absl::string_view text, absl::string_view file);
 
 // "h200:16", "h200:8,a100-80g:8": whole nodes of the profile's usual size and links (8 devices;
 // gb200-nvl72: 4 a node, 72 a fast domain; cpu: one); the last node may be smaller.
 // InvalidArgument names the profile or count and the remedy.
 absl::StatusOr<ClusterTopology> BuiltinCluster(absl::string_view spec);
+
+// Puts a measured profile in the place of the cluster's profiles of that name, each node's devices
+// getting their share. InvalidArgument lists the cluster's names when none is measured.name.
+absl::Status ReplaceProfile(const HardwareProfile& measured, ClusterTopology* cluster);
 
 }  // namespace conclave

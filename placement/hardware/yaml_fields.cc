@@ -2,18 +2,21 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "comm/base/status.h"
+#include "yaml-cpp/eventhandler.h"
 
 namespace conclave {
 namespace {
 
 constexpr size_t kFileBytesMax = 4 << 20;
 constexpr int kDepthMax = 16;
+constexpr int kValuesMax = 500'000;
 constexpr size_t kExcerptMax = 60;
 
 struct Unit {
@@ -62,14 +65,57 @@ std::string Excerpt(const YAML::Node& node) {
   return absl::StrCat("'", node.Scalar().substr(0, kExcerptMax), "'");
 }
 
-int DepthOf(absl::string_view text) {
-  int depth = 0;
-  int deepest = 0;
-  for (const char c : text) {
-    if (c == '{' || c == '[') deepest = std::max(deepest, ++depth);
-    if (c == '}' || c == ']') --depth;
+// Reads a text's events without keeping them, to refuse what would grow without bound as a tree:
+// yaml-cpp gives the same empty document for ever after a stray '}' or ']'.
+class BoundsChecker : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (++documents_ > 1) Refuse(mark, "a second document; keep one");
   }
-  return deepest;
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t) override { Count(mark); }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { Count(mark); }
+  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                const std::string&) override {
+    Count(mark);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {
+    Open(mark);
+  }
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {
+    Open(mark);
+  }
+  void OnSequenceEnd() override { --depth_; }
+  void OnMapEnd() override { --depth_; }
+
+ private:
+  [[noreturn]] static void Refuse(const YAML::Mark& mark, const std::string& why) {
+    throw YAML::ParserException(mark, why);
+  }
+  void Count(const YAML::Mark& mark) {
+    if (++values_ > kValuesMax) Refuse(mark, absl::StrCat("more than ", kValuesMax, " values"));
+  }
+  void Open(const YAML::Mark& mark) {
+    Count(mark);
+    if (++depth_ > kDepthMax) {
+      Refuse(mark, absl::StrCat("nested deeper than ", kDepthMax, "; flatten it"));
+    }
+  }
+
+  int documents_ = 0;
+  int depth_ = 0;
+  int values_ = 0;
+};
+
+// Throws YAML::Exception.
+void CheckBounds(const std::string& text) {
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  BoundsChecker checker;
+  while (parser.HandleNextDocument(checker)) {
+  }
 }
 
 // Levenshtein distance, for suggestions.
@@ -118,11 +164,8 @@ absl::StatusOr<YamlFields> YamlFields::Parse(absl::string_view text, absl::strin
     return absl::InvalidArgumentError(
         absl::StrCat(name, ": ", text.size(), " bytes, at most ", kFileBytesMax, "; cut it down"));
   }
-  if (DepthOf(text) > kDepthMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(name, ": nested deeper than ", kDepthMax, " brackets; flatten it"));
-  }
   try {
+    CheckBounds(std::string(text));
     const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
     if (documents.size() != 1 || !documents[0].IsMap()) {
       return absl::InvalidArgumentError(
