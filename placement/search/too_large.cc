@@ -1,0 +1,133 @@
+#include "placement/search/too_large.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "placement/search/device_order.h"
+#include "placement/search/shares.h"
+
+namespace conclave {
+namespace {
+
+constexpr int kTimesMax = 64;      // of the cluster's nodes that are tried
+constexpr int kDevicesMax = 4096;  // of the grown cluster
+
+// Every candidate of `grid` that the search starts from.
+std::vector<Candidate> StartsOf(const SearchInput& input, const Grid& grid,
+                                const std::vector<int>& kinds) {
+  std::vector<Candidate> starts;
+  for (const int slices : {grid.slices.front(), grid.slices.back()}) {
+    const Candidate even = EvenCandidate(WithSlices(grid.spec, input.model, slices),
+                                         grid.schedules[0], input.model.layers, grid.devices);
+    starts.push_back(even);
+    const ShareBuilder builder(input, even, kinds);
+    if (!input.uneven || (!builder.Mixed() && grid.spec.pp == 1)) continue;
+    for (const Tilt& tilt : builder.Starts()) {
+      std::optional<Candidate> candidate = builder.Build(tilt);
+      if (candidate.has_value()) starts.push_back(*std::move(candidate));
+    }
+  }
+  return starts;
+}
+
+// Most that any rank needs of its device's memory, as a multiple of it.
+double Overshoot(const SearchInput& input, const Candidate& candidate) {
+  const RequestMix& mix = input.mix;
+  const double sequences = std::max<double>(mix.concurrency, candidate.spec.dp);
+  const double step_tokens =
+      std::max(sequences, candidate.spec.dp * std::min(mix.prompt_tokens, kChunkTokensMax));
+  const double kv_tokens = sequences * (mix.prompt_tokens + mix.output_tokens);
+  const std::vector<RankBytes> bytes = BytesOfCandidate(input.model, candidate, step_tokens);
+  double most = 0;
+  for (size_t rank = 0; rank < bytes.size(); ++rank) {
+    const int dp = candidate.spec.PositionOf(static_cast<int>(rank)).dp;
+    const double need = bytes[rank].weights + bytes[rank].activations +
+                        bytes[rank].kv_per_token * kv_tokens * candidate.token_shares[dp];
+    most = std::max(most, need / input.cluster.ProfileOf(candidate.devices[rank]).memory_bytes);
+  }
+  return most;
+}
+
+std::string MoreNodes(const SearchInput& input) {
+  SearchInput grown = input;
+  int domains = 0;
+  for (const ClusterNode& node : input.cluster.nodes) {
+    domains = std::max(domains, node.fast_domain + 1);
+  }
+  for (int times = 2; times <= kTimesMax; ++times) {
+    if (times * input.cluster.DeviceCount() > kDevicesMax) break;
+    for (ClusterNode node : input.cluster.nodes) {
+      if (node.fast_domain >= 0) node.fast_domain += (times - 1) * domains;
+      grown.cluster.nodes.push_back(std::move(node));
+    }
+    // Appending changes the count of devices that a cluster may keep beside its nodes.
+    if (!AnyFits(grown, EnumerateGrids(grown))) continue;
+    return absl::StrFormat("%d times the nodes (%d devices like these)", times,
+                           times * input.cluster.DeviceCount());
+  }
+  return "";
+}
+
+std::string SmallerFormat(const SearchInput& input) {
+  for (const WeightFormat format : {WeightFormat::kFp8, WeightFormat::kInt4}) {
+    SearchInput smaller = input;
+    const double bytes = WeightFormatBytes(format);
+    for (WeightFormat* field : {&smaller.model.format, &smaller.model.expert_format}) {
+      if (WeightFormatBytes(*field) > bytes) *field = format;
+    }
+    if (smaller.model == input.model) continue;
+    if (AnyFits(smaller, EnumerateGrids(smaller))) {
+      return absl::StrCat(WeightFormatName(format), " weights on these devices");
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+bool AnyFits(const SearchInput& input, const std::vector<Grid>& grids) {
+  const std::vector<int> kinds = DeviceKinds(input.cluster);
+  const Pricer pricer(input);
+  // Large grids first: they are the likeliest to fit.
+  for (auto grid = grids.rbegin(); grid != grids.rend(); ++grid) {
+    for (const Candidate& candidate : StartsOf(input, *grid, kinds)) {
+      if (pricer.Fits(candidate).ok()) return true;
+    }
+  }
+  return false;
+}
+
+absl::Status TooLarge(const SearchInput& input, const std::vector<Grid>& grids) {
+  const std::vector<int> kinds = DeviceKinds(input.cluster);
+  std::optional<Candidate> closest;
+  double least = 0;
+  for (const Grid& grid : grids) {
+    for (Candidate& candidate : StartsOf(input, grid, kinds)) {
+      const double overshoot = Overshoot(input, candidate);
+      if (closest.has_value() && overshoot >= least) continue;
+      least = overshoot;
+      closest = std::move(candidate);
+    }
+  }
+  const absl::Status fit = Pricer(input).Fits(*closest);
+  std::vector<std::string> remedies;
+  for (std::string remedy : {MoreNodes(input), SmallerFormat(input)}) {
+    if (!remedy.empty()) remedies.push_back(std::move(remedy));
+  }
+  const std::string text = absl::StrFormat(
+      "plan search: %s does not fit %s (%d devices): the closest grid needs %.2f times its memory: "
+      "%s",
+      input.model.name, input.cluster.name, input.cluster.DeviceCount(), least,
+      std::string(fit.message()));
+  return absl::ResourceExhaustedError(
+      remedies.empty()
+          ? text
+          : absl::StrCat(text, "; what would fit: ", absl::StrJoin(remedies, ", or ")));
+}
+
+}  // namespace conclave
