@@ -22,7 +22,8 @@ namespace {
 
 constexpr int kDevicesMax = 65536;  // of a cluster; so are its nodes
 constexpr size_t kNumberDigitsMax = 9;
-constexpr const char* kEntryKeys[] = {"name", "count", "profile", "fast_domain", "domain_devices"};
+constexpr const char* kEntryKeys[] = {"name",    "names",         "count",
+                                      "profile", "nvlink_domain", "domain_devices"};
 
 // Profiles by name: those of the file, and the built-in ones that it used so far.
 using ProfileTable = std::map<std::string, ProfileFile>;
@@ -175,7 +176,7 @@ absl::Status ReadProfiles(const YamlFields& top, ProfileTable* table) {
   RETURN_IF_ERROR(profiles.CheckKeys(profiles.Keys()));
   for (const std::string& name : profiles.Keys()) {
     ASSIGN_OR_RETURN(const YamlFields fields, profiles.Map(name));
-    ASSIGN_OR_RETURN((*table)[name], ParseProfileFile(fields));
+    ASSIGN_OR_RETURN((*table)[name], ParseProfileFile(fields, name));
   }
   return absl::OkStatus();
 }
@@ -183,7 +184,7 @@ absl::Status ReadProfiles(const YamlFields& top, ProfileTable* table) {
 // Of one entry: a map of its own, or the name of a profile of the file or built in.
 absl::StatusOr<ProfileFile> ProfileOfEntry(const YamlFields& entry, ProfileTable* table) {
   const absl::StatusOr<YamlFields> map = entry.Map("profile");
-  if (map.ok()) return ParseProfileFile(*map);
+  if (map.ok()) return ParseProfileFile(*map, "");
   const absl::StatusOr<std::string> name = entry.String("profile");
   if (name.ok()) {
     const auto found = table->find(*name);
@@ -215,16 +216,20 @@ absl::StatusOr<std::vector<std::string>> NamesOfEntry(const YamlFields& entry, i
   ASSIGN_OR_RETURN(const int count, IntOr(entry, "count", {1, kDevicesMax}, 1));
   std::string prefix = "node";
   int first = nodes_before;
-  if (entry.Has("name")) {
-    ASSIGN_OR_RETURN(prefix, entry.String("name"));
+  const char* key = entry.Has("names") ? "names" : "name";
+  if (entry.Has("names") && entry.Has("name")) {
+    return entry.Refuse("names", "either name or names, not both");
+  }
+  if (entry.Has(key)) {
+    ASSIGN_OR_RETURN(prefix, entry.String(key));
     std::vector<std::string> names = ExpandNames(prefix);
     if (names.empty()) {
-      return entry.Refuse("name", "a name, or a pattern such as node-[00-15] or node-[00-15,20]");
+      return entry.Refuse(key, "a name, or a pattern such as node-[00-15] or node-[00-15,20]");
     }
     const bool is_pattern = names.size() > 1 || names[0] != prefix;
     if (is_pattern && entry.Has("count") && static_cast<int>(names.size()) != count) {
       return entry.Refuse("count", absl::StrCat(names.size(),
-                                                ", as many as name means, or no "
+                                                ", as many as the pattern means, or no "
                                                 "count"));
     }
     if (is_pattern || count == 1) return names;
@@ -242,16 +247,16 @@ absl::Status ReadDomain(const YamlFields& entry, int usual_domain_devices,
                         ClusterBuilder::NodeSpec* spec) {
   ASSIGN_OR_RETURN(spec->domain_devices,
                    IntOr(entry, "domain_devices", {0, kDevicesMax}, usual_domain_devices));
-  if (!entry.Has("fast_domain")) return absl::OkStatus();
-  ASSIGN_OR_RETURN(spec->domain_name, entry.String("fast_domain"));
+  if (!entry.Has("nvlink_domain")) return absl::OkStatus();
+  ASSIGN_OR_RETURN(spec->domain_name, entry.String("nvlink_domain"));
   if (spec->domain_name == "none") {
     if (entry.Has("fast")) {
-      return entry.Refuse("fast_domain", "the name of a domain, or remove fast");
+      return entry.Refuse("nvlink_domain", "the name of a domain, or remove fast");
     }
     spec->node.fast_domain = -1;
     spec->domain_name.clear();
   } else if (spec->node.fast.bandwidth == 0) {
-    return entry.Refuse("fast_domain",
+    return entry.Refuse("nvlink_domain",
                         "none, or the links too, such as fast: {alpha: 3us, "
                         "bandwidth: 450GB/s}: the profile has none");
   } else {

@@ -72,7 +72,7 @@ double WeightFormatBytes(WeightFormat format) {
 absl::StatusOr<HardwareProfile> ParseHardwareProfile(absl::string_view text,
                                                      absl::string_view file) {
   ASSIGN_OR_RETURN(const YamlFields fields, YamlFields::Parse(text, file));
-  ASSIGN_OR_RETURN(ProfileFile parsed, ParseProfileFile(fields));
+  ASSIGN_OR_RETURN(ProfileFile parsed, ParseProfileFile(fields, ""));
   return std::move(parsed.profile);
 }
 

@@ -102,14 +102,20 @@ absl::Status ReadNodeFields(const YamlFields& fields, ClusterNode* node) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ProfileFile> ParseProfileFile(const YamlFields& fields) {
+absl::StatusOr<ProfileFile> ParseProfileFile(const YamlFields& fields, absl::string_view name) {
   RETURN_IF_ERROR(fields.CheckKeys({"name", "source", "memory", "memory_bandwidth", "flops",
                                     "stream_efficiency", "gemm_efficiency", "attention_efficiency",
                                     "kernel_seconds", "peer_seconds", "step_seconds",
                                     "shared_by_node", "host_bandwidth", "node", "domain_devices"}));
   ProfileFile file;
   HardwareProfile& profile = file.profile;
-  ASSIGN_OR_RETURN(profile.name, fields.String("name"));
+  if (name.empty() || fields.Has("name")) {
+    ASSIGN_OR_RETURN(profile.name, fields.String("name"));
+    if (!name.empty() && profile.name != name) {
+      return fields.Refuse("name", absl::StrCat("'", name, "', under which it stands, or no name"));
+    }
+  }
+  if (profile.name.empty()) profile.name = std::string(name);
   ASSIGN_OR_RETURN(profile.source, fields.StringOr("source", ""));
   ASSIGN_OR_RETURN(profile.memory_bytes, fields.Number("memory", YamlUnit::kBytes, kBytes));
   ASSIGN_OR_RETURN(profile.memory_bandwidth,
@@ -137,7 +143,7 @@ absl::StatusOr<ProfileFile> BuiltinProfileFile(absl::string_view name) {
     if (builtin.name != name) continue;
     ASSIGN_OR_RETURN(const YamlFields fields,
                      YamlFields::Parse(builtin.text, absl::StrCat(name, ".yaml")));
-    return ParseProfileFile(fields);
+    return ParseProfileFile(fields, "");
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "hardware profile '", name, "' is unknown; the profiles are ",

@@ -15,7 +15,9 @@ struct ProfileFile {
   int domain_devices = 0;  // devices that share fast links; 0: those of a node
 };
 
-absl::StatusOr<ProfileFile> ParseProfileFile(const YamlFields& fields);
+// `name`: of a profile that stands under its name in another file, which need not repeat it; empty:
+// the map must name it.
+absl::StatusOr<ProfileFile> ParseProfileFile(const YamlFields& fields, absl::string_view name);
 absl::StatusOr<ProfileFile> BuiltinProfileFile(absl::string_view name);
 
 // Overwrites what `fields` (a node of a cluster file, or `node` of a profile) says of `node`.

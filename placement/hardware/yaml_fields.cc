@@ -221,20 +221,19 @@ absl::Status YamlFields::Refuse(const std::string& key, absl::string_view wanted
 
 absl::StatusOr<double> YamlFields::Number(const std::string& key, YamlUnit unit,
                                           YamlRange range) const {
+  const YAML::Node node = map_[key];
+  double value = 0;
+  if (node.IsDefined() && node.IsScalar() && ParseQuantity(node.Scalar(), unit, &value) &&
+      value >= range.min && value <= range.max) {
+    return value;
+  }
   std::vector<absl::string_view> words;
   for (const Unit& known : UnitsOf(unit)) {
     if (!known.word.empty()) words.push_back(known.word);
   }
   std::string wanted = absl::StrCat("a number from ", range.min, " to ", range.max);
   if (!words.empty()) absl::StrAppend(&wanted, ", alone or with ", absl::StrJoin(words, ", "));
-  if (!Has(key)) return Refuse(key, wanted);
-  const YAML::Node node = map_[key];
-  double value = 0;
-  if (!node.IsScalar() || !ParseQuantity(node.Scalar(), unit, &value) || value < range.min ||
-      value > range.max) {
-    return Refuse(key, wanted);
-  }
-  return value;
+  return Refuse(key, wanted);
 }
 
 absl::StatusOr<double> YamlFields::NumberOr(const std::string& key, YamlUnit unit, YamlRange range,
