@@ -10,6 +10,8 @@
 namespace conclave {
 namespace {
 
+constexpr int kFrontKindsMax = 4;  // the slower kinds beyond are never in front
+
 using Groups = std::vector<std::vector<int>>;
 
 bool SameKind(const ClusterTopology& cluster, const ClusterNode& a, const ClusterNode& b) {
@@ -112,7 +114,7 @@ std::vector<DeviceOrder> DeviceOrders(const ClusterTopology& cluster, const std:
   const std::vector<Island> islands = IslandsOf(cluster, kinds);
   std::vector<DeviceOrder> orders;
   const int kind_count = 1 + *std::max_element(kinds.begin(), kinds.end());
-  for (int front = 0; front < kind_count; ++front) {
+  for (int front = 0; front < std::min(kind_count, kFrontKindsMax); ++front) {
     DeviceOrder order = OrderOf(islands, kinds, tp, front);
     if (!order.groups.empty() && std::find(orders.begin(), orders.end(), order) == orders.end()) {
       orders.push_back(std::move(order));

@@ -21,8 +21,8 @@ struct DeviceOrder {
   bool operator==(const DeviceOrder&) const = default;
 };
 
-// The orders worth pricing for `tp`: nodes by kind, once with each kind in front. Each holds as
-// many groups as the devices make; groups that cross nodes come last.
+// The orders worth pricing for `tp`: nodes by kind, once with each of the fastest kinds in front.
+// Each holds as many groups as the devices make; groups that cross nodes come last.
 std::vector<DeviceOrder> DeviceOrders(const ClusterTopology& cluster, const std::vector<int>& kinds,
                                       int tp);
 

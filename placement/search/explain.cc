@@ -133,6 +133,9 @@ std::string BindingNote(const SearchInput& input, const PricedPlan& plan) {
   }
   absl::StrAppendFormat(&text, "; bound by %s, reads at %.0f %% of the devices' bandwidth",
                         std::string(BoundName(step.bound)), 100 * ReadShare(input, plan));
+  if (plan.concurrency >= 0.99 * plan.sequences_max && plan.sequences_max > 0) {
+    absl::StrAppendFormat(&text, "; KV memory is full at %.0f sequences", plan.sequences_max);
+  }
   return text;
 }
 
@@ -200,11 +203,12 @@ absl::Status SloMissed(const SearchInput& input, const PricedPlan& closest) {
     absl::StrAppend(&missed, missed.empty() ? "" : " and ", Time(closest.tpot_seconds),
                     " between tokens where tpot asks for ", Time(input.tpot_seconds));
   }
-  return absl::FailedPreconditionError(absl::StrCat(
-      "plan search: no plan of ", input.model.name, " on ", input.cluster.name,
-      " meets the SLO; the closest, ", DescribePlan(closest), ", has ", missed, " (",
-      BindingNote(input, closest),
-      "); allow more time, ask for fewer sequences or shorter prompts, or add devices"));
+  return absl::FailedPreconditionError(
+      absl::StrCat("plan search: no plan of ", input.model.name, " on ", input.cluster.name,
+                   " meets the SLO; the closest, ", DescribePlan(closest), ", has ", missed, " (",
+                   BindingNote(input, closest),
+                   "); allow more time, ask for fewer sequences or shorter prompts, or add "
+                   "devices"));
 }
 
 }  // namespace conclave

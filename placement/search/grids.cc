@@ -11,7 +11,8 @@ namespace conclave {
 namespace {
 
 constexpr int kStagesMax = 64;
-constexpr int kEveryDpUpTo = 8;  // above it, dp is halved from the largest one
+constexpr int kEveryGridUpTo = 32;  // devices of a cluster whose every pp and dp is tried
+constexpr int kEveryDpUpTo = 8;     // above it, dp is halved from the largest one
 constexpr int kSlicesMax = 8;
 
 std::vector<int> TpChoices(const SearchInput& input, int devices) {
@@ -26,9 +27,10 @@ std::vector<int> StageChoices(const SearchInput& input, int groups) {
   if (input.spec.has_value()) return {input.spec->pp};
   const int most = std::min({kStagesMax, input.model.layers, groups});
   const int nodes = static_cast<int>(input.cluster.nodes.size());
+  const bool every = input.cluster.DeviceCount() <= kEveryGridUpTo;
   std::vector<int> choices;
   for (int pp = 1; pp <= most; ++pp) {
-    if (pp <= 4 || (pp & (pp - 1)) == 0 || nodes % pp == 0) choices.push_back(pp);
+    if (every || pp <= 4 || (pp & (pp - 1)) == 0 || nodes % pp == 0) choices.push_back(pp);
   }
   return choices;
 }
@@ -40,7 +42,8 @@ std::vector<int> DpChoices(const SearchInput& input, const DeviceOrder& order, i
     return input.spec->dp <= most ? std::vector<int>{input.spec->dp} : std::vector<int>{};
   }
   std::set<int> choices;
-  for (int dp = 1; dp <= std::min(most, kEveryDpUpTo); ++dp) choices.insert(dp);
+  const bool every = input.cluster.DeviceCount() <= kEveryGridUpTo;
+  for (int dp = 1; dp <= (every ? most : std::min(most, kEveryDpUpTo)); ++dp) choices.insert(dp);
   for (int dp = most; dp > kEveryDpUpTo; dp /= 2) choices.insert(dp);
   for (int dp = 1; dp <= most; dp *= 2) choices.insert(dp);
   for (int g = 1; g < static_cast<int>(order.groups.size()); ++g) {
@@ -62,20 +65,12 @@ std::vector<int> SliceChoices(const SearchInput& input, const ParallelSpec& spec
   return choices;
 }
 
-std::vector<ScheduleKind> ScheduleChoices(const SearchInput& input, const ParallelSpec& spec,
-                                          const std::vector<int>& devices) {
+std::vector<ScheduleKind> ScheduleChoices(const SearchInput& input, const ParallelSpec& spec) {
   if (input.schedule.has_value()) return {*input.schedule};
   std::vector<ScheduleKind> choices = {ScheduleKind::kPcc};
   if (!input.model.IsMoe() || spec.StageSize() == 1) return choices;
   if (spec.tp > 1) choices.push_back(ScheduleKind::kNaive);  // else the same as PCC
-  bool one_node = true;
-  for (int stage = 0; stage < spec.pp; ++stage) {
-    const int first = input.cluster.NodeOf(devices[stage * spec.StageSize()]);
-    for (int r = 1; r < spec.StageSize() && one_node; ++r) {
-      one_node = input.cluster.NodeOf(devices[stage * spec.StageSize() + r]) == first;
-    }
-  }
-  if (!one_node) choices.push_back(ScheduleKind::kTwoLevel);
+  choices.push_back(ScheduleKind::kTwoLevel);
   return choices;
 }
 
@@ -112,7 +107,7 @@ class Enumeration {
     if (devices.empty()) return;
     std::set<std::vector<int>>& seen = seen_[{spec.tp, spec.dp, spec.pp}];
     if (!seen.insert(devices).second) return;
-    std::vector<ScheduleKind> schedules = ScheduleChoices(input_, spec, devices);
+    std::vector<ScheduleKind> schedules = ScheduleChoices(input_, spec);
     grids_.push_back({spec, std::move(devices), slices, std::move(schedules)});
   }
 

@@ -13,6 +13,7 @@ class Leaders {
 
   // Takes `plan` if it is among the best `count`, in place of a worse one of its grid (tp, dp, pp).
   void Offer(PricedPlan plan);
+  bool full() const { return static_cast<int>(plans_.size()) == count_; }
   // Best first, each of another grid.
   const std::vector<PricedPlan>& plans() const { return plans_; }
 

@@ -49,114 +49,7 @@ double Rounded(double value) {
   return std::ldexp(std::round(std::ldexp(mantissa, 30)), exponent - 30);
 }
 
-absl::Status CheckNumber(absl::string_view field, double value, double least, double most) {
-  if (value >= least && value <= most) return absl::OkStatus();  // false for NaN
-  return absl::InvalidArgumentError(absl::StrFormat(
-      "plan search: %s is %g; give a number from %g to %g", field, value, least, most));
-}
-
-absl::Status Contradiction(absl::string_view field, absl::string_view what) {
-  return absl::InvalidArgumentError(absl::StrFormat(
-      "candidate: %s %s; build it with EvenCandidate and change shares that sum to 1", field,
-      what));
-}
-
-absl::Status CheckShares(absl::string_view field, const std::vector<double>& shares, int size) {
-  if (static_cast<int>(shares.size()) != size) {
-    return Contradiction(
-        field, absl::StrFormat("has %d entries but the grid needs %d", shares.size(), size));
-  }
-  double sum = 0;
-  for (const double share : shares) {
-    if (!(share >= 0 && share <= 1)) {
-      return Contradiction(field, absl::StrFormat("holds %g, which is no share", share));
-    }
-    sum += share;
-  }
-  if (size > 0 && sum < 1 - 1e-6) {
-    return Contradiction(field, absl::StrFormat("sums to %g, which leaves work undone", sum));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckStages(const SearchInput& input, const Candidate& candidate) {
-  if (static_cast<int>(candidate.stages.size()) != candidate.spec.pp) {
-    return Contradiction("stages", absl::StrFormat("has %d entries but pp=%d",
-                                                   candidate.stages.size(), candidate.spec.pp));
-  }
-  int next = 0;
-  for (const LayerRange& stage : candidate.stages) {
-    if (stage.begin != next || stage.end <= stage.begin) {
-      return Contradiction("stages", absl::StrFormat("has layers [%d, %d) where %d is next",
-                                                     stage.begin, stage.end, next));
-    }
-    next = stage.end;
-  }
-  if (next == input.model.layers) return absl::OkStatus();
-  return Contradiction(
-      "stages", absl::StrFormat("ends at layer %d but the model has %d", next, input.model.layers));
-}
-
 }  // namespace
-
-absl::Status CheckSearchInput(const SearchInput& input) {
-  const RequestMix& mix = input.mix;
-  if (input.model.layers <= 0 || input.model.hidden <= 0 || input.model.heads <= 0) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "plan search: model '%s' has %d layers, hidden %d, %d heads; give a model with all three",
-        input.model.name, input.model.layers, input.model.hidden, input.model.heads));
-  }
-  if (input.cluster.DeviceCount() <= 0) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "plan search: cluster '%s' has no devices; name at least one node", input.cluster.name));
-  }
-  RETURN_IF_ERROR(CheckNumber("mix.concurrency", mix.concurrency, 0, kConcurrencyMax));
-  RETURN_IF_ERROR(CheckNumber("mix.prompt_tokens", mix.prompt_tokens, 1, 1e8));
-  RETURN_IF_ERROR(CheckNumber("mix.output_tokens", mix.output_tokens, 1, 1e8));
-  RETURN_IF_ERROR(CheckNumber("ttft_seconds", input.ttft_seconds, 0, 1e6));
-  RETURN_IF_ERROR(CheckNumber("tpot_seconds", input.tpot_seconds, 0, 1e6));
-  if (input.model.context_tokens > 0 && SequenceTokens(mix) > input.model.context_tokens) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "plan search: prompt of %g and output of %g tokens exceed the context of %d that %s has; "
-        "lower either",
-        mix.prompt_tokens, mix.output_tokens, input.model.context_tokens, input.model.name));
-  }
-  if (input.objective == Objective::kCost) {
-    for (const ClusterNode& node : input.cluster.nodes) {
-      if (node.cost_per_hour > 0) continue;
-      return absl::InvalidArgumentError(absl::StrFormat(
-          "plan search: node '%s' has cost_per_hour %g, so cost cannot be compared; give every "
-          "node a price, or search for throughput",
-          node.name, node.cost_per_hour));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckCandidate(const SearchInput& input, const Candidate& candidate) {
-  const ParallelSpec& spec = candidate.spec;
-  if (spec.tp < 1 || spec.dp < 1 || spec.pp < 1 || spec.slices < 1) {
-    return Contradiction("spec", absl::StrCat("is ", spec.ToString()));
-  }
-  RETURN_IF_ERROR(CheckGrid(input.model, spec));
-  if (static_cast<int>(candidate.devices.size()) != spec.WorkerCount()) {
-    return Contradiction("devices", absl::StrFormat("has %d entries but the grid needs %d",
-                                                    candidate.devices.size(), spec.WorkerCount()));
-  }
-  const std::set<int> distinct(candidate.devices.begin(), candidate.devices.end());
-  if (distinct.size() != candidate.devices.size()) {
-    return Contradiction("devices", "names a device twice");
-  }
-  if (*distinct.begin() < 0 || *distinct.rbegin() >= input.cluster.DeviceCount()) {
-    return Contradiction(
-        "devices", absl::StrFormat("goes from %d to %d but the cluster has %d", *distinct.begin(),
-                                   *distinct.rbegin(), input.cluster.DeviceCount()));
-  }
-  RETURN_IF_ERROR(CheckStages(input, candidate));
-  RETURN_IF_ERROR(CheckShares("token_shares", candidate.token_shares, spec.dp));
-  return CheckShares("expert_shares", candidate.expert_shares,
-                     input.model.IsMoe() ? spec.StageSize() : 0);
-}
 
 double Pricer::LeastSequences(const Candidate& candidate) const {
   return std::max(input_.mix.concurrency, static_cast<double>(candidate.spec.dp));
@@ -350,6 +243,18 @@ PricedPlan Pricer::Price(const Candidate& candidate) const {
   PricedPlan plan = Rank(candidate);
   if (plan.sequences_max == 0) plan.sequences_max = SequencesMax(candidate);
   return plan;
+}
+
+bool Pricer::CannotBeat(const Candidate& candidate, const PricedPlan& other) const {
+  if (!SearchesConcurrency() || input_.tpot_seconds <= 0 || SloRatio(other) > 1) return false;
+  const double needed = input_.objective == Objective::kThroughput
+                            ? other.tokens_per_second
+                            : CostPerHour(candidate) / 3600 / other.cost_per_million_tokens * 1e6;
+  // Fewer sequences than this make too few tokens even at their best.
+  const double sequences = needed * input_.tpot_seconds;
+  if (sequences <= candidate.spec.dp) return false;
+  const PricedPlan plan = PriceAt(candidate, sequences);
+  return SloRatio(plan) > 1 && plan.tokens_per_second <= needed;
 }
 
 double Pricer::Score(const PricedPlan& plan) const {

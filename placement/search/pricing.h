@@ -5,23 +5,15 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "placement/search/check_input.h"
 #include "placement/search/search.h"
 
 namespace conclave {
 
 // A dp group computes at most this many prompt tokens in one step, unless more than that arrive.
 inline constexpr double kChunkTokensMax = 2048;
-// Running sequences that are ever considered.
-inline constexpr double kConcurrencyMax = 1 << 22;
 // Of a device's memory, for guesses; CheckFits has the last word.
 inline constexpr double kPlannedMemoryShare = 0.93;
-
-// InvalidArgument naming the field, its value and the remedy when a number is not finite, negative
-// or out of range, or the model or the cluster is empty.
-absl::Status CheckSearchInput(const SearchInput& input);
-
-// InvalidArgument when the parts of `candidate` contradict one another, the model or the cluster.
-absl::Status CheckCandidate(const SearchInput& input, const Candidate& candidate);
 
 class Pricer {
  public:
@@ -41,6 +33,11 @@ class Pricer {
   bool FitsLike(const Candidate& candidate, const PricedPlan& other) const;
   // At `concurrency`; leaves sequences_max at 0.
   PricedPlan PriceAt(const Candidate& candidate, double concurrency) const;
+
+  // True only if no concurrency lets `candidate` meet the tpot SLO and be better than `other`,
+  // which does: one price that spares a search. Both times and tokens per second grow with the
+  // sequences.
+  bool CannotBeat(const Candidate& candidate, const PricedPlan& other) const;
 
   // Smaller is better: seconds between tokens, seconds per token of the cluster, or cost. Rounded
   // to about nine digits, so that plans that differ by summation order alone tie.

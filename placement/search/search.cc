@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "comm/base/status.h"
 #include "glog/logging.h"
+#include "placement/search/check_input.h"
 #include "placement/search/device_order.h"
 #include "placement/search/explain.h"
 #include "placement/search/grids.h"
@@ -20,11 +21,13 @@ namespace {
 
 // Up to this many ranks priced (ranks of a candidate x steps it takes to price it) every start,
 // schedule and slicing of every grid is priced; above it those of the best grids only.
-constexpr int64_t kExhaustiveRanks = 1200000;
+constexpr int64_t kExhaustiveRanks = 2500000;
 constexpr int64_t kStepsOfSearch = 6;  // of a search over concurrencies; twice that with an SLO
 constexpr int64_t kStartsOfMixed = 4;
-constexpr int kBeamGrids = 24;
-constexpr int kRefinedGrids = 8;
+constexpr int kBeamGridsMax = 24;
+constexpr int kBeamGridsMin = 6;
+constexpr int64_t kBeamRanks = 300000;  // that the beam prices, about
+constexpr int kRefinedGridsMax = 8;
 // Prices of one refinement, times the ranks of its candidate.
 constexpr int64_t kRefineRanks = 40000;
 constexpr int kRefineEvaluationsMax = 250;
@@ -36,15 +39,16 @@ class Search {
       : input_(input),
         pricer_(input),
         kinds_(DeviceKinds(input.cluster)),
-        leaders_(pricer_, std::max(kBeamGrids, 1 + input.runners_up)) {}
+        leaders_(pricer_,
+                 std::max(kBeamGridsMax, 1 + std::clamp(input.runners_up, 0, kRunnersUpMax))) {}
 
   absl::StatusOr<SearchResult> Run() {
     const std::vector<Grid> grids = EnumerateGrids(input_);
     if (grids.empty()) return NoGrid();
-    const bool exhaustive = RanksToPrice(grids) <= kExhaustiveRanks;
-    for (const Grid& grid : grids) PriceGrid(grid, exhaustive);
+    exhaustive_ = RanksToPrice(grids) <= kExhaustiveRanks;
+    for (const Grid& grid : grids) PriceGrid(grid);
     if (leaders_.plans().empty()) return TooLarge(input_, grids);
-    if (!exhaustive) PriceBeam(grids);
+    if (!exhaustive_) PriceBeam(grids);
     if (input_.uneven) RefineBest();
     return Finish();
   }
@@ -52,15 +56,17 @@ class Search {
  private:
   absl::Status NoGrid() const {
     if (input_.spec.has_value()) {
-      return absl::ResourceExhaustedError(absl::StrFormat(
-          "plan search: %s needs %d devices in groups of tp=%d, but %s has %d; use smaller degrees "
-          "or %d more devices",
-          input_.spec->ToString(), input_.spec->WorkerCount(), input_.spec->tp, input_.cluster.name,
-          input_.cluster.DeviceCount(),
-          std::max(1, input_.spec->WorkerCount() - input_.cluster.DeviceCount())));
+      return absl::ResourceExhaustedError(
+          absl::StrFormat("plan search: %s needs %d devices in groups of tp=%d, but %s has %d; "
+                          "use smaller degrees "
+                          "or %d more devices",
+                          input_.spec->ToString(), input_.spec->WorkerCount(), input_.spec->tp,
+                          input_.cluster.name, input_.cluster.DeviceCount(),
+                          std::max(1, input_.spec->WorkerCount() - input_.cluster.DeviceCount())));
     }
     return absl::InvalidArgumentError(
-        absl::StrFormat("plan search: no grid of %d devices can cut %s (%d heads, %d layers, %d "
+        absl::StrFormat("plan search: no grid of %d devices can cut %s (%d heads, %d layers, "
+                        "%d "
                         "experts); check the "
                         "model's sizes",
                         input_.cluster.DeviceCount(), input_.model.name, input_.model.heads,
@@ -75,14 +81,24 @@ class Search {
           static_cast<int64_t>(grid.devices.size() * grid.slices.size() * grid.schedules.size()) *
           (mixed ? kStartsOfMixed : 1);
     }
-    if (input_.mix.concurrency > 0 || input_.objective == Objective::kLatency) return ranks;
-    const bool slo = input_.ttft_seconds > 0 || input_.tpot_seconds > 0;
-    return ranks * kStepsOfSearch * (slo ? 2 : 1);
+    return ranks * StepsOfPrice();
   }
 
-  void PriceGrid(const Grid& grid, bool all) {
-    const size_t slices = all ? grid.slices.size() : 1;
-    const size_t schedules = all ? grid.schedules.size() : 1;
+  int64_t StepsOfPrice() const {
+    if (input_.mix.concurrency > 0 || input_.objective == Objective::kLatency) return 1;
+    const bool slo = input_.ttft_seconds > 0 || input_.tpot_seconds > 0;
+    return kStepsOfSearch * (slo ? 2 : 1);
+  }
+
+  // How many of the leading grids are looked at closely: fewer on a large cluster.
+  int BeamGrids() const {
+    const int64_t each = input_.cluster.DeviceCount() * StepsOfPrice();
+    return static_cast<int>(std::clamp<int64_t>(kBeamRanks / each, kBeamGridsMin, kBeamGridsMax));
+  }
+
+  void PriceGrid(const Grid& grid) {
+    const size_t slices = exhaustive_ ? grid.slices.size() : 1;
+    const size_t schedules = exhaustive_ ? grid.schedules.size() : 1;
     for (size_t s = 0; s < slices; ++s) {
       for (size_t k = 0; k < schedules; ++k) PriceStarts(grid, s, k);
     }
@@ -109,6 +125,7 @@ class Search {
       } else if (std::find(seen.begin(), seen.end(), *candidate) == seen.end()) {
         Offer(*candidate);
         seen.push_back(*std::move(candidate));
+        if (!exhaustive_) break;  // the first is by speed
       }
     }
   }
@@ -123,25 +140,24 @@ class Search {
       ++counts_.too_large;
       return;
     }
-    PricedPlan plan = pricer_.Rank(candidate);
     ++counts_.priced;
+    if (leaders_.full() && pricer_.CannotBeat(candidate, leaders_.plans().back())) return;
+    PricedPlan plan = pricer_.Rank(candidate);
     if (pricer_.SloRatio(plan) > 1) ++counts_.slo_missed;
     leaders_.Offer(std::move(plan));
   }
 
   // All schedules and slicings of the grids that lead with the first of each.
   void PriceBeam(const std::vector<Grid>& grids) {
-    std::vector<std::vector<int>> devices;
-    for (const PricedPlan& plan : leaders_.plans()) devices.push_back(plan.candidate.devices);
+    std::vector<PricedPlan> plans = leaders_.plans();
+    if (static_cast<int>(plans.size()) > BeamGrids()) plans.resize(BeamGrids());
     for (const Grid& grid : grids) {
       const auto leads = [&](const PricedPlan& plan) {
         const ParallelSpec& spec = plan.candidate.spec;
-        return spec.tp == grid.spec.tp && spec.dp == grid.spec.dp && spec.pp == grid.spec.pp;
+        return spec.tp == grid.spec.tp && spec.dp == grid.spec.dp && spec.pp == grid.spec.pp &&
+               plan.candidate.devices == grid.devices;
       };
-      const std::vector<PricedPlan>& plans = leaders_.plans();
-      const bool on_devices =
-          std::find(devices.begin(), devices.end(), grid.devices) != devices.end();
-      if (!on_devices || std::none_of(plans.begin(), plans.end(), leads)) continue;
+      if (std::none_of(plans.begin(), plans.end(), leads)) continue;
       for (size_t s = 0; s < grid.slices.size(); ++s) {
         for (size_t k = 0; k < grid.schedules.size(); ++k) {
           if (s + k > 0) PriceStarts(grid, s, k);
@@ -152,7 +168,8 @@ class Search {
 
   void RefineBest() {
     std::vector<PricedPlan> plans = leaders_.plans();
-    if (plans.size() > kRefinedGrids) plans.resize(kRefinedGrids);
+    const size_t most = std::min(kRefinedGridsMax, BeamGrids());
+    if (plans.size() > most) plans.resize(most);
     for (PricedPlan& plan : plans) {
       const Candidate even = EvenCandidate(plan.candidate.spec, plan.candidate.schedule,
                                            input_.model.layers, plan.candidate.devices);
@@ -197,17 +214,13 @@ class Search {
   const std::vector<int> kinds_;
   Leaders leaders_;
   RefineCounts counts_;
+  bool exhaustive_ = false;
 };
 
-absl::Status CheckSpec(const SearchInput& input) {
-  if (!input.spec.has_value()) return absl::OkStatus();
-  const ParallelSpec& spec = *input.spec;
-  RETURN_IF_ERROR(CheckGrid(input.model, spec));
-  const int ep = WithSlices(spec, input.model, spec.slices).ep;
-  if (spec.ep == 0 || spec.ep == ep) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrFormat(
-      "plan search: ep=%d contradicts %s, whose experts are spread over %d groups; leave ep out",
-      spec.ep, spec.ToString(), ep));
+// With the index of devices that a cluster changed by hand lacks, or has of its earlier nodes.
+SearchInput Indexed(SearchInput input) {
+  input.cluster.IndexDevices();
+  return input;
 }
 
 }  // namespace
@@ -235,12 +248,14 @@ absl::StatusOr<Objective> ParseObjective(absl::string_view name) {
 
 absl::StatusOr<SearchResult> SearchPlan(const SearchInput& input) {
   RETURN_IF_ERROR(CheckSearchInput(input));
-  RETURN_IF_ERROR(CheckSpec(input));
-  return Search(input).Run();
+  if (input.spec.has_value()) RETURN_IF_ERROR(CheckSearchSpec(input, *input.spec));
+  const SearchInput indexed = Indexed(input);
+  return Search(indexed).Run();
 }
 
-absl::StatusOr<PricedPlan> PricePlan(const SearchInput& input, const Candidate& candidate) {
-  RETURN_IF_ERROR(CheckSearchInput(input));
+absl::StatusOr<PricedPlan> PricePlan(const SearchInput& asked, const Candidate& candidate) {
+  RETURN_IF_ERROR(CheckSearchInput(asked));
+  const SearchInput input = Indexed(asked);
   RETURN_IF_ERROR(CheckCandidate(input, candidate));
   const Pricer pricer(input);
   RETURN_IF_ERROR(pricer.Fits(candidate));

@@ -1,6 +1,8 @@
 #include "placement/search/too_large.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
@@ -14,8 +16,8 @@
 namespace conclave {
 namespace {
 
-constexpr int kTimesMax = 64;      // of the cluster's nodes that are tried
-constexpr int kDevicesMax = 4096;  // of the grown cluster
+constexpr int kTimesMax = 64;  // of the cluster's nodes that are tried
+constexpr int kGrownDevicesMax = 4096;
 
 // Every candidate of `grid` that the search starts from.
 std::vector<Candidate> StartsOf(const SearchInput& input, const Grid& grid,
@@ -53,21 +55,43 @@ double Overshoot(const SearchInput& input, const Candidate& candidate) {
   return most;
 }
 
+// Of all devices, and of all weights held once: a lower bound that spares trying.
+double MemoryOf(const ClusterTopology& cluster, const std::vector<int>& devices) {
+  double bytes = 0;
+  for (const int device : devices) bytes += cluster.ProfileOf(device).memory_bytes;
+  return bytes;
+}
+
+double WeightBytes(const ModelDims& model) {
+  const double dense = (model.layers - model.MoeLayers()) * model.DenseFfnWeights();
+  const double experts =
+      model.MoeLayers() * (model.experts * model.ExpertWeights() + model.SharedWeights());
+  return (model.layers * model.AttentionWeights() + dense) * WeightFormatBytes(model.format) +
+         experts * WeightFormatBytes(model.expert_format);
+}
+
 std::string MoreNodes(const SearchInput& input) {
-  SearchInput grown = input;
+  std::vector<int> all(input.cluster.DeviceCount());
+  std::iota(all.begin(), all.end(), 0);
+  const double least =
+      std::max(2.0, std::ceil(WeightBytes(input.model) / MemoryOf(input.cluster, all)));
   int domains = 0;
   for (const ClusterNode& node : input.cluster.nodes) {
     domains = std::max(domains, node.fast_domain + 1);
   }
-  for (int times = 2; times <= kTimesMax; ++times) {
-    if (times * input.cluster.DeviceCount() > kDevicesMax) break;
-    for (ClusterNode node : input.cluster.nodes) {
-      if (node.fast_domain >= 0) node.fast_domain += (times - 1) * domains;
-      grown.cluster.nodes.push_back(std::move(node));
+  const int most = std::min(kTimesMax, kGrownDevicesMax / input.cluster.DeviceCount());
+  // One by one at first, then in larger steps: each is tried, so what is named does fit.
+  for (double times = least; times <= most; times = std::ceil(times * 1.2)) {
+    SearchInput grown = input;
+    for (int copy = 1; copy < times; ++copy) {
+      for (ClusterNode node : input.cluster.nodes) {
+        if (node.fast_domain >= 0) node.fast_domain += copy * domains;
+        grown.cluster.nodes.push_back(std::move(node));
+      }
     }
-    // Appending changes the count of devices that a cluster may keep beside its nodes.
+    grown.cluster.IndexDevices();
     if (!AnyFits(grown, EnumerateGrids(grown))) continue;
-    return absl::StrFormat("%d times the nodes (%d devices like these)", times,
+    return absl::StrFormat("%.0f times the nodes (%.0f devices like these)", times,
                            times * input.cluster.DeviceCount());
   }
   return "";
@@ -94,7 +118,9 @@ bool AnyFits(const SearchInput& input, const std::vector<Grid>& grids) {
   const std::vector<int> kinds = DeviceKinds(input.cluster);
   const Pricer pricer(input);
   // Large grids first: they are the likeliest to fit.
+  const double least = WeightBytes(input.model);
   for (auto grid = grids.rbegin(); grid != grids.rend(); ++grid) {
+    if (MemoryOf(input.cluster, grid->devices) < least) continue;
     for (const Candidate& candidate : StartsOf(input, *grid, kinds)) {
       if (pricer.Fits(candidate).ok()) return true;
     }
@@ -120,7 +146,8 @@ absl::Status TooLarge(const SearchInput& input, const std::vector<Grid>& grids) 
     if (!remedy.empty()) remedies.push_back(std::move(remedy));
   }
   const std::string text = absl::StrFormat(
-      "plan search: %s does not fit %s (%d devices): the closest grid needs %.2f times its memory: "
+      "plan search: %s does not fit %s (%d devices): the closest grid needs "
+      "%.2f times its memory: "
       "%s",
       input.model.name, input.cluster.name, input.cluster.DeviceCount(), least,
       std::string(fit.message()));
