@@ -119,7 +119,7 @@ RankCost CostOfHandOver(const LayerInput& input, const ClusterTopology& cluster,
     const int to = candidate.devices[(stage + 1) * size + r];
     const int dp = r / candidate.spec.tp;
     const double bytes = input.load->tokens * candidate.token_shares[dp] * input.model->hidden *
-                         WeightFormatBytes(input.model->activation);
+                         NumberFormatBytes(input.model->activation);
     const LinkCost link = cluster.CostBetween(from, to);
     const double seconds = link.alpha + bytes / link.bandwidth;
     if (seconds <= slowest) continue;
@@ -161,11 +161,11 @@ void MeasureBandwidth(const ModelDims& model, const ClusterTopology& cluster,
                       const Candidate& candidate, StepCost* step) {
   const int moe = model.MoeLayers();
   const double experts =
-      moe * model.experts * model.ExpertWeights() * WeightFormatBytes(model.expert_format);
+      moe * model.experts * model.ExpertWeights() * NumberFormatBytes(model.expert_format);
   const double dense =
       (model.layers * model.AttentionWeights() + (model.layers - moe) * model.DenseFfnWeights()) *
-          WeightFormatBytes(model.format) +
-      moe * model.SharedWeights() * WeightFormatBytes(model.expert_format);
+          NumberFormatBytes(model.format) +
+      moe * model.SharedWeights() * NumberFormatBytes(model.expert_format);
   double peak = 0;
   for (const int device : candidate.devices) peak += cluster.ProfileOf(device).memory_bandwidth;
   step->effective_bandwidth = (experts + candidate.spec.dp * dense) / step->seconds;

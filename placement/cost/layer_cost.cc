@@ -14,10 +14,10 @@ constexpr double kRouteEntryBytes = 8;  // (row, slot) of comm/exchange/exchange
 double& SecondsOf(RankCost& cost, CostKind kind) { return cost.seconds[static_cast<int>(kind)]; }
 
 // Products of quantised weights run in the activations' format: weights are dequantised on the way.
-double FlopRate(const HardwareProfile& profile, WeightFormat activation) {
+double FlopRate(const HardwareProfile& profile, NumberFormat activation) {
   const auto exact = profile.flops.find(activation);
   if (exact != profile.flops.end()) return exact->second;
-  const auto bf16 = profile.flops.find(WeightFormat::kBf16);
+  const auto bf16 = profile.flops.find(NumberFormat::kBf16);
   if (bf16 != profile.flops.end()) return bf16->second;
   return profile.flops.empty() ? 1.0 : profile.flops.begin()->second;
 }
@@ -44,7 +44,7 @@ void AddWork(const LayerInput& in, const RankSite& site, CostKind kind, const Wo
 }
 
 double ActivationBytes(const LayerInput& in) {
-  return in.model->hidden * WeightFormatBytes(in.model->activation);
+  return in.model->hidden * NumberFormatBytes(in.model->activation);
 }
 
 void AddAllReduce(const LayerInput& in, const RankSite& site, RankCost* cost) {
@@ -68,7 +68,7 @@ void AddAttention(const LayerInput& in, const RankSite& site, RankCost* cost) {
     weights += 2.0 * model.hidden * model.head_dim * held;
   }
   AddWork(in, site, CostKind::kAttentionWeights,
-          {weights * WeightFormatBytes(model.format), 2 * site.tokens * weights, kAttentionKernels},
+          {weights * NumberFormatBytes(model.format), 2 * site.tokens * weights, kAttentionKernels},
           cost);
   const double context = in.load->context_tokens;
   const double heads = static_cast<double>(model.heads) / tp;
@@ -173,14 +173,14 @@ void AddExperts(const LayerInput& in, const RankSite& site, RankCost* cost) {
   const double weights = model.ExpertWeights() / spec.slices;
   const double rows = tokens * model.top_k * site.expert_share * in.load->imbalance;
   AddWork(in, site, CostKind::kExperts,
-          {touched * weights * WeightFormatBytes(model.expert_format),
+          {touched * weights * NumberFormatBytes(model.expert_format),
            2 * rows * model.ExpertWeights(), 2},
           cost);
   if (model.shared_ffn == 0) return;
   const double shared = model.SharedWeights() / spec.tp;
   AddWork(
       in, site, CostKind::kSharedExperts,
-      {shared * WeightFormatBytes(model.expert_format), 2 * site.tokens * shared, kSharedKernels},
+      {shared * NumberFormatBytes(model.expert_format), 2 * site.tokens * shared, kSharedKernels},
       cost);
 }
 
@@ -202,7 +202,7 @@ LayerCost CostOfMoeLayer(const LayerInput& input, const RankSite& site) {
   AddAttention(input, site, &cost.before);
   const double router = model.RouterWeights();  // never cut, never quantised
   AddWork(input, site, CostKind::kRouter,
-          {router * WeightFormatBytes(model.activation), 2 * site.tokens * router, kMoeKernels - 2},
+          {router * NumberFormatBytes(model.activation), 2 * site.tokens * router, kMoeKernels - 2},
           &cost.before);
   if (input.schedule == ScheduleKind::kTwoLevel) {
     AddTwoLevelExchange(input, site, &cost.exchange);
@@ -227,7 +227,7 @@ RankCost CostOfDenseLayer(const LayerInput& input, const RankSite& site) {
   AddAttention(input, site, &cost);
   const double weights = input.model->DenseFfnWeights() / input.spec->tp;
   AddWork(input, site, CostKind::kDenseFfn,
-          {weights * WeightFormatBytes(input.model->format), 2 * site.tokens * weights,
+          {weights * NumberFormatBytes(input.model->format), 2 * site.tokens * weights,
            kDenseFfnKernels},
           &cost);
   AddAllReduce(input, site, &cost);
@@ -238,7 +238,7 @@ RankCost CostOfHead(const LayerInput& input, const RankSite& site) {
   RankCost cost;
   const double weights = input.model->VocabularyWeights() / input.spec->tp;
   AddWork(input, site, CostKind::kHead,
-          {weights * WeightFormatBytes(input.model->activation), 2 * site.logit_rows * weights,
+          {weights * NumberFormatBytes(input.model->activation), 2 * site.logit_rows * weights,
            kHeadKernels},
           &cost);
   return cost;

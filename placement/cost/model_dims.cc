@@ -47,15 +47,15 @@ double ModelDims::TotalWeights() const {
 }
 
 double ModelDims::KvBytesPerTokenLayer(int tp) const {
-  const double number = WeightFormatBytes(kv_format);
+  const double number = NumberFormatBytes(kv_format);
   if (kv_rank > 0) return (kv_rank + rope_dim) * number;
   return 2.0 * std::max(1, kv_heads / tp) * head_dim * number;
 }
 
 namespace {
 
-WeightFormat FormatOf(Dtype dtype) {
-  return dtype == Dtype::kF32 ? WeightFormat::kF32 : WeightFormat::kBf16;
+NumberFormat FormatOf(Dtype dtype) {
+  return dtype == Dtype::kF32 ? NumberFormat::kF32 : NumberFormat::kBf16;
 }
 
 }  // namespace

@@ -39,10 +39,10 @@ struct ModelDims {
   int shared_ffn = 0;            // total width of the shared experts, 0: none
   std::vector<bool> moe_layers;  // [layers] true where a layer has experts
 
-  WeightFormat format = WeightFormat::kBf16;         // of everything but the experts
-  WeightFormat expert_format = WeightFormat::kBf16;  // of routed and shared experts
-  WeightFormat activation = WeightFormat::kBf16;     // of activations that are exchanged
-  WeightFormat kv_format = WeightFormat::kBf16;
+  NumberFormat format = NumberFormat::kBf16;         // of everything but the experts
+  NumberFormat expert_format = NumberFormat::kBf16;  // of routed and shared experts
+  NumberFormat activation = NumberFormat::kBf16;     // of activations that are exchanged
+  NumberFormat kv_format = NumberFormat::kBf16;
 
   bool operator==(const ModelDims&) const = default;
 

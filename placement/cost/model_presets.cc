@@ -63,8 +63,8 @@ ModelDims DeepSeekLike(absl::string_view name, int heads, int vocab, const Moe& 
   dims.rope_dim = 64;
   dims.value_dim = 128;
   dims.ffn = 18432;
-  dims.format = WeightFormat::kFp8;
-  dims.expert_format = WeightFormat::kFp8;
+  dims.format = NumberFormat::kFp8;
+  dims.expert_format = NumberFormat::kFp8;
   return WithExperts(std::move(dims), moe, first, 1);
 }
 

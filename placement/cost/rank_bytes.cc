@@ -19,20 +19,20 @@ double LayerBytes(const ModelDims& model, const Candidate& candidate, int layer,
     attention +=
         2.0 * model.hidden * model.head_dim * (1.0 - static_cast<double>(model.kv_heads) / tp);
   }
-  const double bytes = attention * WeightFormatBytes(model.format);
+  const double bytes = attention * NumberFormatBytes(model.format);
   if (!model.IsMoe() || !model.moe_layers[layer]) {
-    return bytes + model.DenseFfnWeights() / tp * WeightFormatBytes(model.format);
+    return bytes + model.DenseFfnWeights() / tp * NumberFormatBytes(model.format);
   }
   const double experts = candidate.expert_shares[stage_rank] * model.experts;
   // Uneven counts leave some rank with one unit more than the mean.
   const double units = std::ceil(experts * candidate.spec.slices - 1e-6);
-  return bytes + model.RouterWeights() * WeightFormatBytes(model.activation) +
+  return bytes + model.RouterWeights() * NumberFormatBytes(model.activation) +
          (units / candidate.spec.slices * model.ExpertWeights() + model.SharedWeights() / tp) *
-             WeightFormatBytes(model.expert_format);
+             NumberFormatBytes(model.expert_format);
 }
 
 double VocabularyBytes(const ModelDims& model, const ParallelSpec& spec, int stage) {
-  const double table = model.VocabularyWeights() / spec.tp * WeightFormatBytes(model.activation);
+  const double table = model.VocabularyWeights() / spec.tp * NumberFormatBytes(model.activation);
   const bool first = stage == 0;
   const bool last = stage == spec.pp - 1;
   if (first && last) return model.tied_embeddings ? table : 2 * table;
@@ -46,7 +46,7 @@ double ActivationBytesOf(const ModelDims& model, const ParallelSpec& spec, doubl
   const double routed = model.IsMoe() ? model.top_k * (2.0 * model.hidden + 2.0 * model.expert_ffn)
                                       : 2.0 * model.ffn / spec.tp;
   const double row = 4.0 * model.hidden + 3 * heads + routed;
-  return tokens * row * WeightFormatBytes(model.activation);
+  return tokens * row * NumberFormatBytes(model.activation);
 }
 
 }  // namespace

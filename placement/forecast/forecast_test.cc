@@ -156,8 +156,8 @@ TEST(ForecastTest, LinkBytesAreThoseOfTheRuntimesSchedule) {
   // One token a rank and top-k of all experts: nothing is left to chance.
   SimulateInput input = SmallInput(Grid(1, 8), ScheduleKind::kPcc, 8);
   input.model.top_k = 32;
-  input.model.activation = WeightFormat::kF32;
-  input.cluster.profiles[0].flops[WeightFormat::kF32] = 50e12;
+  input.model.activation = NumberFormat::kF32;
+  input.cluster.profiles[0].flops[NumberFormat::kF32] = 50e12;
   ExchangeRouting routing;
   routing.top_k = 32;
   for (int d = 0; d < 8; ++d) {

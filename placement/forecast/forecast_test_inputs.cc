@@ -30,7 +30,7 @@ ClusterTopology SmallCluster(int nodes, int devices) {
   profile.name = "round";
   profile.memory_bytes = 80e9;
   profile.memory_bandwidth = 1e12;
-  profile.flops = {{WeightFormat::kBf16, 100e12}};
+  profile.flops = {{NumberFormat::kBf16, 100e12}};
   profile.kernel_seconds = 2e-6;
   profile.peer_seconds = 0.5e-6;
   profile.step_seconds = 50e-6;

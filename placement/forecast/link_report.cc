@@ -82,7 +82,7 @@ class Report {
 
 double GroupBytes(const SimulateInput& input, int stage_rank) {
   const double share = input.candidate.token_shares[stage_rank / input.candidate.spec.tp];
-  return input.load.tokens * share * input.model.hidden * WeightFormatBytes(input.model.activation);
+  return input.load.tokens * share * input.model.hidden * NumberFormatBytes(input.model.activation);
 }
 
 // Rank t of a ring sends 2 (tp - 1) / tp of the tensor to its neighbour in each all-reduce.

@@ -17,15 +17,15 @@ TransferBuilder BuilderOf(const StageInput& input, int stage) {
   TransferOptions options;
   options.schedule = static_cast<TransferSchedule>(input.candidate.schedule);
   options.hidden = input.model.hidden;
-  options.element_bytes = WeightFormatBytes(input.model.activation);
+  options.element_bytes = NumberFormatBytes(input.model.activation);
   RankNodes nodes = StageDevices(input.candidate, stage);
   for (int& place : nodes) place = input.cluster.NodeOf(place);
   return TransferBuilder(options, input.candidate.spec, nodes);
 }
 
 // The rate that the cost model multiplies at: the activations' format, else bf16, else any.
-double FlopRate(const HardwareProfile& profile, WeightFormat activation) {
-  for (const WeightFormat format : {activation, WeightFormat::kBf16}) {
+double FlopRate(const HardwareProfile& profile, NumberFormat activation) {
+  for (const NumberFormat format : {activation, NumberFormat::kBf16}) {
     const auto rate = profile.flops.find(format);
     if (rate != profile.flops.end()) return rate->second;
   }
@@ -50,7 +50,7 @@ StageClock::StageClock(const StageInput& input, int stage,
       builder_(BuilderOf(input, stage)) {
   if (input.model.IsMoe()) {
     const double weights = input.model.ExpertWeights() / spec_.slices;
-    unit_bytes_ = weights * WeightFormatBytes(input.model.expert_format);
+    unit_bytes_ = weights * NumberFormatBytes(input.model.expert_format);
     entry_flops_ = 2 * weights;
   }
   for (int r = 0; r < spec_.StageSize(); ++r) ranks_.push_back(SecondsOf(input, r));

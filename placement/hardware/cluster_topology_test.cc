@@ -160,7 +160,7 @@ TEST(ClusterTest, CpuWorkersShareOneNode) {
   const HardwareProfile& share = cluster.ProfileOf(3);
   EXPECT_EQ(share.memory_bandwidth, whole.memory_bandwidth / 4);
   EXPECT_EQ(share.memory_bytes, whole.memory_bytes / 4);
-  EXPECT_EQ(share.flops.at(WeightFormat::kBf16), whole.flops.at(WeightFormat::kBf16) / 4);
+  EXPECT_EQ(share.flops.at(NumberFormat::kBf16), whole.flops.at(NumberFormat::kBf16) / 4);
   EXPECT_EQ(cluster.LinkBetween(0, 3), LinkClass::kNode);
 }
 

@@ -9,9 +9,9 @@
 namespace conclave {
 namespace {
 
-constexpr WeightFormat kFormats[] = {WeightFormat::kF32,  WeightFormat::kBf16,
-                                     WeightFormat::kFp8,  WeightFormat::kInt8,
-                                     WeightFormat::kInt4, WeightFormat::kMxfp4};
+constexpr NumberFormat kFormats[] = {NumberFormat::kF32,  NumberFormat::kBf16,
+                                     NumberFormat::kFp8,  NumberFormat::kInt8,
+                                     NumberFormat::kInt4, NumberFormat::kMxfp4};
 
 // A YAML string in double quotes.
 std::string Quoted(absl::string_view text) {
@@ -25,45 +25,45 @@ std::string Quoted(absl::string_view text) {
 
 }  // namespace
 
-absl::string_view WeightFormatName(WeightFormat format) {
+absl::string_view NumberFormatName(NumberFormat format) {
   switch (format) {
-    case WeightFormat::kF32:
+    case NumberFormat::kF32:
       return "f32";
-    case WeightFormat::kBf16:
+    case NumberFormat::kBf16:
       return "bf16";
-    case WeightFormat::kFp8:
+    case NumberFormat::kFp8:
       return "fp8";
-    case WeightFormat::kInt8:
+    case NumberFormat::kInt8:
       return "int8";
-    case WeightFormat::kInt4:
+    case NumberFormat::kInt4:
       return "int4";
-    case WeightFormat::kMxfp4:
+    case NumberFormat::kMxfp4:
       return "mxfp4";
   }
   return "?";
 }
 
-absl::StatusOr<WeightFormat> ParseWeightFormat(absl::string_view name) {
-  for (const WeightFormat format : kFormats) {
-    if (WeightFormatName(format) == name) return format;
+absl::StatusOr<NumberFormat> ParseNumberFormat(absl::string_view name) {
+  for (const NumberFormat format : kFormats) {
+    if (NumberFormatName(format) == name) return format;
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "weight format '", name, "' is unknown; the formats are f32, bf16, fp8, int8, int4, mxfp4"));
 }
 
-double WeightFormatBytes(WeightFormat format) {
+double NumberFormatBytes(NumberFormat format) {
   switch (format) {
-    case WeightFormat::kF32:
+    case NumberFormat::kF32:
       return 4;
-    case WeightFormat::kBf16:
+    case NumberFormat::kBf16:
       return 2;
-    case WeightFormat::kFp8:
+    case NumberFormat::kFp8:
       return 1 + 4.0 / (128 * 128);
-    case WeightFormat::kInt8:
+    case NumberFormat::kInt8:
       return 1 + 2.0 / 128;
-    case WeightFormat::kInt4:
+    case NumberFormat::kInt4:
       return 0.5 + 2.0 / 128;
-    case WeightFormat::kMxfp4:
+    case NumberFormat::kMxfp4:
       return 0.5 + 1.0 / 32;
   }
   return 0;
@@ -85,7 +85,7 @@ std::string WriteHardwareProfile(const HardwareProfile& profile) {
   absl::StrAppend(&text, line("memory", profile.memory_bytes),
                   line("memory_bandwidth", profile.memory_bandwidth), "flops:\n");
   for (const auto& [format, rate] : profile.flops) {
-    absl::StrAppend(&text, "  ", line(WeightFormatName(format), rate));
+    absl::StrAppend(&text, "  ", line(NumberFormatName(format), rate));
   }
   absl::StrAppend(&text, line("stream_efficiency", profile.stream_efficiency),
                   line("gemm_efficiency", profile.gemm_efficiency),

@@ -13,13 +13,13 @@
 namespace conclave {
 
 // How weights are stored and multiplied.
-enum class WeightFormat : uint8_t { kF32, kBf16, kFp8, kInt8, kInt4, kMxfp4 };
+enum class NumberFormat : uint8_t { kF32, kBf16, kFp8, kInt8, kInt4, kMxfp4 };
 
-absl::string_view WeightFormatName(WeightFormat format);  // "f32", "bf16", "fp8", ...
-absl::StatusOr<WeightFormat> ParseWeightFormat(absl::string_view name);
+absl::string_view NumberFormatName(NumberFormat format);  // "f32", "bf16", "fp8", ...
+absl::StatusOr<NumberFormat> ParseNumberFormat(absl::string_view name);
 // Bytes of one weight, scales included (fp8: a float per 128x128 block; int8, int4: a half per 128;
 // mxfp4: a byte per 32).
-double WeightFormatBytes(WeightFormat format);
+double NumberFormatBytes(NumberFormat format);
 
 struct HardwareProfile {
   std::string name;    // "h200"
@@ -29,7 +29,7 @@ struct HardwareProfile {
   double memory_bandwidth = 0;  // bytes/s of a pure read, as specified
   // Dense multiply-accumulate throughput in FLOP/s by the operands' format (weights dequantised in
   // the product count as the activations' format).
-  std::map<WeightFormat, double> flops;
+  std::map<NumberFormat, double> flops;
 
   // Share of memory_bandwidth that a long weight stream reaches; of `flops` that a large product
   // reaches; and of memory_bandwidth that attention over the KV cache reaches.

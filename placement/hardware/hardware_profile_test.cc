@@ -30,7 +30,7 @@ TEST(ProfileTest, EveryBuiltinHasItsFiguresAndSource) {
     EXPECT_FALSE(profile->source.empty()) << name;
     EXPECT_GE(profile->memory_bytes, 1e9) << name;
     EXPECT_GE(profile->memory_bandwidth, 1e10) << name;
-    EXPECT_GT(profile->flops.at(WeightFormat::kBf16), 1e10) << name;
+    EXPECT_GT(profile->flops.at(NumberFormat::kBf16), 1e10) << name;
     EXPECT_GT(profile->host_bandwidth, 1e9) << name;
     EXPECT_GT(profile->kernel_seconds, 0) << name;
     for (const double share :
@@ -47,12 +47,12 @@ TEST(ProfileTest, EveryBuiltinHasItsFiguresAndSource) {
 TEST(ProfileTest, FiguresOfTheDataSheets) {
   const HardwareProfile a100 = *BuiltinProfile("a100-40g-dgx");
   EXPECT_EQ(a100.memory_bandwidth, 1555e9);
-  EXPECT_EQ(a100.flops.at(WeightFormat::kBf16), 312e12);
+  EXPECT_EQ(a100.flops.at(NumberFormat::kBf16), 312e12);
   EXPECT_EQ(BuiltinProfile("a100-80g")->memory_bandwidth, 2039e9);
   EXPECT_EQ(BuiltinProfile("h200")->memory_bandwidth, 4.8e12);
   EXPECT_EQ(BuiltinProfile("h100")->memory_bandwidth, 3.35e12);
-  EXPECT_EQ(BuiltinProfile("h100")->flops.at(WeightFormat::kFp8), 1979e12);
-  EXPECT_EQ(BuiltinProfile("b200")->flops.at(WeightFormat::kMxfp4), 9000e12);
+  EXPECT_EQ(BuiltinProfile("h100")->flops.at(NumberFormat::kFp8), 1979e12);
+  EXPECT_EQ(BuiltinProfile("b200")->flops.at(NumberFormat::kMxfp4), 9000e12);
   EXPECT_EQ(BuiltinProfile("a6000")->memory_bandwidth, 768e9);
   EXPECT_EQ(BuiltinCluster("a100-40g-dgx:8")->nodes[0].network.bandwidth, 25e9);
   EXPECT_EQ(BuiltinCluster("h200:8")->nodes[0].network.bandwidth, 50e9);
@@ -71,7 +71,7 @@ TEST(ProfileTest, UnitsAndPlainNumbers) {
   EXPECT_EQ(profile->source, "said \"so\"");
   EXPECT_EQ(profile->memory_bytes, 40.0 * (1 << 30));
   EXPECT_EQ(profile->memory_bandwidth, 2e12);
-  EXPECT_EQ(profile->flops.at(WeightFormat::kFp8), 0.6e15);
+  EXPECT_EQ(profile->flops.at(NumberFormat::kFp8), 0.6e15);
   EXPECT_EQ(profile->host_bandwidth, 50e9);
   EXPECT_NEAR(profile->kernel_seconds, 3e-6, 1e-18);
   EXPECT_EQ(ParseHardwareProfile(WriteHardwareProfile(*profile), "p")->kernel_seconds,
@@ -176,13 +176,13 @@ TEST(ProfileTest, MutatedTextsNeverCrash) {
 }
 
 TEST(FormatTest, NamesReadBackAndBytesCountScales) {
-  for (const auto format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kFp8,
-                            WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kMxfp4}) {
-    EXPECT_EQ(*ParseWeightFormat(WeightFormatName(format)), format);
+  for (const auto format : {NumberFormat::kF32, NumberFormat::kBf16, NumberFormat::kFp8,
+                            NumberFormat::kInt8, NumberFormat::kInt4, NumberFormat::kMxfp4}) {
+    EXPECT_EQ(*ParseNumberFormat(NumberFormatName(format)), format);
   }
-  EXPECT_EQ(WeightFormatBytes(WeightFormat::kMxfp4), 0.53125);
-  EXPECT_EQ(WeightFormatBytes(WeightFormat::kInt4), 0.515625);
-  EXPECT_FALSE(ParseWeightFormat("fp32").ok());
+  EXPECT_EQ(NumberFormatBytes(NumberFormat::kMxfp4), 0.53125);
+  EXPECT_EQ(NumberFormatBytes(NumberFormat::kInt4), 0.515625);
+  EXPECT_FALSE(ParseNumberFormat("fp32").ok());
 }
 
 }  // namespace

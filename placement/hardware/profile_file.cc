@@ -33,7 +33,7 @@ absl::StatusOr<LinkCost> ReadLink(const YamlFields& fields, const std::string& k
 absl::Status ReadFlops(const YamlFields& fields, HardwareProfile* profile) {
   ASSIGN_OR_RETURN(const YamlFields flops, fields.Map("flops"));
   for (const std::string& key : flops.Keys()) {
-    const absl::StatusOr<WeightFormat> format = ParseWeightFormat(key);
+    const absl::StatusOr<NumberFormat> format = ParseNumberFormat(key);
     if (!format.ok()) return flops.Refuse(key, format.status().message());
     ASSIGN_OR_RETURN(profile->flops[*format], flops.Number(key, YamlUnit::kFlops, kFlops));
   }

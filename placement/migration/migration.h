@@ -26,18 +26,18 @@ struct UnitMove {
 
 struct MigrationRank {
   int node = 0;
-  int64_t free_bytes = 0;         // memory beyond what its old units take
-  double peer_bandwidth = 0;      // bytes/s it can send, and receive, within its node
-  double network_bandwidth = 0;   // to and from other nodes
-  double store_bandwidth = 0;     // from its node's store; 0: it has none
+  int64_t free_bytes = 0;        // memory beyond what its old units take
+  double peer_bandwidth = 0;     // bytes/s it can send, and receive, within its node
+  double network_bandwidth = 0;  // to and from other nodes
+  double store_bandwidth = 0;    // from its node's store; 0: it has none
 };
 
 struct MigrationInput {
   ExpertMap from;
   ExpertMap to;
   std::vector<MigrationRank> ranks;
-  std::vector<int> lost;             // ranks that can no longer be read
-  std::vector<int64_t> unit_bytes;   // [layers] of one unit; 0 in dense layers
+  std::vector<int> lost;            // ranks that can no longer be read
+  std::vector<int64_t> unit_bytes;  // [layers] of one unit; 0 in dense layers
 };
 
 struct MigrationPlan {

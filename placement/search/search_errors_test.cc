@@ -78,7 +78,7 @@ TEST(SearchErrorsTest, RemediesForAModelThatIsTooLargeDoWork) {
                "2 times the nodes (16 devices", "fp8 weights"});
   SearchInput more = Ask("llama-3.1-405b", "h100:16");
   EXPECT_TRUE(SearchPlan(more).ok());
-  input.model.format = WeightFormat::kFp8;
+  input.model.format = NumberFormat::kFp8;
   EXPECT_TRUE(SearchPlan(input).ok());
 }
 

@@ -161,7 +161,7 @@ std::vector<double> ShareBuilder::ExpertCaps(const Candidate& candidate) const {
       std::max(sequences, spec.dp * std::min(mix.prompt_tokens, kChunkTokensMax));
   const std::vector<RankBytes> bytes = BytesOfCandidate(input_.model, bare, step_tokens);
   const double layer_experts = input_.model.experts * input_.model.ExpertWeights() *
-                               WeightFormatBytes(input_.model.expert_format);
+                               NumberFormatBytes(input_.model.expert_format);
   std::vector<double> caps(spec.StageSize(), 1);
   for (int rank = 0; rank < spec.WorkerCount(); ++rank) {
     const GridPosition at = spec.PositionOf(rank);

@@ -66,8 +66,8 @@ double WeightBytes(const ModelDims& model) {
   const double dense = (model.layers - model.MoeLayers()) * model.DenseFfnWeights();
   const double experts =
       model.MoeLayers() * (model.experts * model.ExpertWeights() + model.SharedWeights());
-  return (model.layers * model.AttentionWeights() + dense) * WeightFormatBytes(model.format) +
-         experts * WeightFormatBytes(model.expert_format);
+  return (model.layers * model.AttentionWeights() + dense) * NumberFormatBytes(model.format) +
+         experts * NumberFormatBytes(model.expert_format);
 }
 
 std::string MoreNodes(const SearchInput& input) {
@@ -98,15 +98,15 @@ std::string MoreNodes(const SearchInput& input) {
 }
 
 std::string SmallerFormat(const SearchInput& input) {
-  for (const WeightFormat format : {WeightFormat::kFp8, WeightFormat::kInt4}) {
+  for (const NumberFormat format : {NumberFormat::kFp8, NumberFormat::kInt4}) {
     SearchInput smaller = input;
-    const double bytes = WeightFormatBytes(format);
-    for (WeightFormat* field : {&smaller.model.format, &smaller.model.expert_format}) {
-      if (WeightFormatBytes(*field) > bytes) *field = format;
+    const double bytes = NumberFormatBytes(format);
+    for (NumberFormat* field : {&smaller.model.format, &smaller.model.expert_format}) {
+      if (NumberFormatBytes(*field) > bytes) *field = format;
     }
     if (smaller.model == input.model) continue;
     if (AnyFits(smaller, EnumerateGrids(smaller))) {
-      return absl::StrCat(WeightFormatName(format), " weights on these devices");
+      return absl::StrCat(NumberFormatName(format), " weights on these devices");
     }
   }
   return "";

@@ -1,6 +1,6 @@
 // The verbs of the client, one function each in a file of its name. The command line fills the
 // options; a Status says how it went: InvalidArgument is a usage error (exit 2), anything else a
-// failure (exit 1), Cancelled an interrupt (exit 130).
+// failure (exit 1), Cancelled an interrupt (exit 130). Planning's verbs stand in plan.h.
 #pragma once
 
 #include <atomic>
@@ -94,6 +94,14 @@ struct BenchAblationOptions {
 };
 absl::Status RunBenchAblation(const BenchAblationOptions& options,
                               const std::atomic<bool>& cancelled);
+
+struct BenchCalibrateOptions {
+  std::string device = "cpu";  // cpu, cuda or cuda:N
+  int threads = 0;             // of the CPU; 0: the machine's
+  std::string output_path;     // hardware profile to write; empty: a table is printed
+};
+absl::Status RunBenchCalibrate(const BenchCalibrateOptions& options,
+                               const std::atomic<bool>& cancelled);
 
 struct BenchServeOptions {
   ModelOptions model;

@@ -18,6 +18,7 @@
 #include "coordinator/coordinator_main.h"
 #include "glog/logging.h"
 #include "tools/cli/commands.h"
+#include "tools/cli/plan_flags.h"
 #include "tools/cli/server.h"
 #include "worker/worker_main.h"
 
@@ -335,12 +336,31 @@ void AddBenchAblation(CLI::App& bench, Invocation& invocation) {
   });
 }
 
+void AddBenchCalibrate(CLI::App& bench, Invocation& invocation) {
+  auto* app = bench.add_subcommand("calibrate", "Measure this machine as a hardware profile");
+  auto options = std::make_shared<BenchCalibrateOptions>();
+  app->add_option("--device", options->device, "cpu, cuda or cuda:N")->capture_default_str();
+  app->add_option("--threads", options->threads, "CPU threads (default: processors)")
+      ->check(CLI::Range(1, 1024));
+  app->add_option("--output,-o", options->output_path,
+                  "YAML file for plan --profile; without it a table is printed");
+  app->footer("Example: conclave bench calibrate --device cpu --output cpu.yaml");
+  app->callback([options, &invocation] {
+    invocation.verb = "bench calibrate";
+    invocation.run = [options](const auto& cancelled) {
+      return RunBenchCalibrate(*options, cancelled);
+    };
+  });
+}
+
 void AddBench(CLI::App& root, Invocation& invocation) {
-  auto* bench = root.add_subcommand("bench", "Measure: latency, kernels, ablation, serve");
+  auto* bench =
+      root.add_subcommand("bench", "Measure: latency, kernels, ablation, serve, calibrate");
   bench->require_subcommand(1);
   AddBenchKernels(*bench, invocation);
   AddBenchServe(*bench, invocation);
   AddBenchAblation(*bench, invocation);
+  AddBenchCalibrate(*bench, invocation);
   auto* app = bench->add_subcommand("latency", "Prefill and decode time of one batch");
   auto options = std::make_shared<BenchLatencyOptions>();
   AddModelFlags(*app, options->model, true);
@@ -394,6 +414,10 @@ int Main(int argc, char** argv) {
   AddStatus(root, invocation);
   AddLogits(root, invocation);
   AddBench(root, invocation);
+  AddPlanVerbs(root, [&invocation](const std::string& verb, std::function<absl::Status()> run) {
+    invocation.verb = verb;
+    invocation.run = [run = std::move(run)](const auto&) { return run(); };
+  });
   const std::string verb = argc > 1 ? argv[1] : "-";
   const auto is_verb = [&verb](const CLI::App* app) { return app->get_name() == verb; };
   if (verb[0] != '-' && std::as_const(root).get_subcommands(is_verb).empty()) {
