@@ -59,20 +59,12 @@ absl::StatusOr<ClusterTopology> LoadCluster(const std::string& cluster) {
 }
 
 // Puts a measured profile in the place of the cluster's profile of that name.
-absl::Status ReplaceProfile(const std::string& path, ClusterTopology* cluster) {
+absl::Status UseMeasuredProfile(const std::string& path, ClusterTopology* cluster) {
   ASSIGN_OR_RETURN(const std::string text, ReadFlagFile("--profile", path, kFileBytesMax));
   ASSIGN_OR_RETURN(const HardwareProfile measured, ParseHardwareProfile(text, path));
-  std::string names;
-  for (HardwareProfile& profile : cluster->profiles) {
-    if (profile.name == measured.name) {
-      profile = measured;
-      return absl::OkStatus();
-    }
-    absl::StrAppend(&names, names.empty() ? "" : ", ", profile.name);
-  }
-  return Refuse("--profile", path,
-                absl::StrCat("it describes '", measured.name, "', but the cluster has ", names,
-                             "; correct its name or --cluster"));
+  const absl::Status replaced = ReplaceProfile(measured, cluster);
+  if (replaced.ok()) return replaced;
+  return Refuse("--profile", path, replaced.message());
 }
 
 absl::StatusOr<double> ReadCount(const json::value& value) {
@@ -190,7 +182,7 @@ absl::StatusOr<PlanInputs> MakePlanInputs(const PlanQuestion& question) {
   ASSIGN_OR_RETURN(search.model, LoadPlanModel(question.model, question.formats));
   ASSIGN_OR_RETURN(search.cluster, LoadCluster(question.cluster));
   if (!question.profile_path.empty()) {
-    RETURN_IF_ERROR(ReplaceProfile(question.profile_path, &search.cluster));
+    RETURN_IF_ERROR(UseMeasuredProfile(question.profile_path, &search.cluster));
   }
   const absl::StatusOr<Objective> objective = ParseObjective(question.objective);
   if (!objective.ok()) {
