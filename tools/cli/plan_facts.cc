@@ -173,7 +173,7 @@ std::string GridText(const ParallelSpec& spec) {
   return text;
 }
 
-std::string RangesText(const std::vector<int>& numbers) {
+std::string RankRangesText(const std::vector<int>& numbers) {
   std::string text;
   for (size_t first = 0; first < numbers.size();) {
     size_t end = first + 1;

@@ -69,7 +69,7 @@ std::string LossText(const PricedPlan& plan);
 // "tp=8,dp=2,pp=1,ep=16": without ep and slices where they say nothing.
 std::string GridText(const ParallelSpec& spec);
 // "4,5,8-11" of ascending numbers.
-std::string RangesText(const std::vector<int>& numbers);
+std::string RankRangesText(const std::vector<int>& numbers);
 // "2 nodes, 16 x h200".
 std::string ClusterText(const ClusterTopology& cluster);
 // "12.3 ms", "141 GB", "1,234 tokens/s": three digits that matter.

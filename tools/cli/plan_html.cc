@@ -129,7 +129,7 @@ std::string Memory(const PlanDocument& document) {
         {absl::StrCat("weights ", BytesText(m.weights)), "W", m.weights / whole, weights},
         {absl::StrCat("KV cache ", BytesText(m.kv)), "K", m.kv / whole, kv},
         {absl::StrCat("scratch ", BytesText(m.scratch)), "S", m.scratch / whole, scratch}};
-    absl::StrAppend(&rows, "<tr>", Cell(RangesText(group.ranks)), Cell(group.profile),
+    absl::StrAppend(&rows, "<tr>", Cell(RankRangesText(group.ranks)), Cell(group.profile),
                     Cell(LayersText(group, document.result.best.candidate)),
                     Figure(group.experts > 0 ? absl::StrCat(group.experts) : "-"),
                     Figure(BytesText(m.weights)), Figure(BytesText(m.kv)),

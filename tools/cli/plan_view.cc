@@ -66,7 +66,7 @@ std::string MemoryBar(const MemoryUse& memory, const TextStyle& style) {
 std::string GroupLine(const PlanDocument& document, const RankGroup& group,
                       const TextStyle& style) {
   const MemoryUse& m = group.memory;
-  std::string ranks = RangesText(group.ranks);
+  std::string ranks = RankRangesText(group.ranks);
   if (ranks.size() > 16) ranks = absl::StrCat(group.ranks.size(), " ranks");
   const std::string experts = group.experts > 0 ? absl::StrCat(group.experts) : "-";
   const double used = (m.weights + m.kv + m.scratch) / std::max(m.capacity, 1.0);

@@ -23,7 +23,7 @@ TEST(PlanViewTest, FiguresKeepThreeDigits) {
   EXPECT_EQ(CountText(999.7), "1,000");
   EXPECT_EQ(CountText(8), "8");
   EXPECT_EQ(CountText(2.25), "2.25");
-  EXPECT_EQ(RangesText({0, 1, 2, 5, 7, 8}), "0-2,5,7-8");
+  EXPECT_EQ(RankRangesText({0, 1, 2, 5, 7, 8}), "0-2,5,7-8");
   EXPECT_EQ(GridText({8, 2, 1, 1, 16}), "tp=8,dp=2,pp=1,ep=16");
   EXPECT_EQ(GridText({8, 2, 4, 2, 8}), "tp=8,dp=2,pp=4,ep=8,slices=2");
   EXPECT_EQ(GridText({8, 1, 1, 1, 0}), "tp=8,dp=1,pp=1");
