@@ -3,11 +3,14 @@
 // process-wide choice of Highway; one thread.
 #pragma once
 
+// clang-format off: the baseline of Highway must be named before any of its headers.
+#include "kernels/tensor/simd_targets.h"
+// clang-format on
+
 #include <string>
 
 #include "absl/functional/function_ref.h"
 #include "hwy/highway.h"
-#include "kernels/tensor/simd_targets.h"
 
 namespace conclave {
 
