@@ -35,8 +35,8 @@ constexpr std::chrono::milliseconds kSleepMax(50);
 
 // An operation is given up this part of its timeout before the deadline, and the ranks it waits for
 // are asked as long before that.
-constexpr int kReservePart = 10;
-constexpr std::chrono::milliseconds kReserveMax(100);
+constexpr int kReservePart = 6;
+constexpr std::chrono::milliseconds kReserveMax(150);
 
 std::chrono::nanoseconds ReserveOf(const WireOp& op) {
   const absl::Duration part =

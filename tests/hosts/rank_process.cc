@@ -99,6 +99,7 @@ RankProcess::~RankProcess() {
 }
 
 void RankProcess::Signal(int signal) {
+  if (AwaitEnd(absl::ZeroDuration()) != "running") return;
   CHECK_EQ(kill(pid_, signal), 0);
   if (signal == SIGKILL) AwaitEnd(absl::Seconds(20));
   if (signal == SIGSTOP) {
