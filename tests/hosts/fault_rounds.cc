@@ -133,8 +133,8 @@ absl::Status FaultRounds::StrikeInPhase(const FaultPlan& plan) {
         absl::StrCat("round ", round_, ": an exchange fails before the fault: ", said));
   }
   SpinFor(plan.delay_us);
-  RETURN_IF_ERROR(Strike(plan.kind, *net_, HostOf(plan.victim), victim));
   struck_us_ = MonotonicMicroseconds();
+  RETURN_IF_ERROR(Strike(plan.kind, *net_, HostOf(plan.victim), victim));
   const bool ended = plan.kind == FaultKind::kKill || plan.kind == FaultKind::kHalfOpen;
   return ended ? absl::OkStatus() : victim.line().Say(kGoOn);
 }

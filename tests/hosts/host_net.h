@@ -50,6 +50,7 @@ class HostNet {
   // Its namespace: `ip netns exec NAME`.
   std::string Name(int host) const;
   std::string Address(int host) const;  // IPv4
+  pid_t janitor() const { return janitor_; }
 
   // Moves the calling process, a child of one thread, into a host for good.
   absl::Status Enter(int host) const;
