@@ -69,7 +69,8 @@ absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& argv, int input_fd, 
   }
   posix_spawn_file_actions_destroy(&actions);
   if (error == ENOENT) {
-    return absl::NotFoundError(absl::StrCat("there is no program '", argv[0], "'; tools/setup installs what tests need"));
+    return absl::NotFoundError(absl::StrCat("there is no program '", argv[0],
+                                            "'; tools/setup installs what tests need"));
   }
   if (error != 0) {
     return absl::ResourceExhaustedError(

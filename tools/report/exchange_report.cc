@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/json.hpp>
 #include <cmath>
+#include <functional>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -117,19 +118,24 @@ std::string Table(const ExchangeMeasurements& measured, const Fit& fit) {
   return out;
 }
 
-// One measured and one fitted line of the points that `take` accepts, over `x`.
-template <typename Take, typename X>
-void AddLines(const ExchangeMeasurements& measured, const Fit& fit, const std::string& label,
-              const Take& take, const X& x, LineChart& chart) {
+struct LineOf {
+  std::string label;
+  std::function<bool(const ExchangeMeasurement&)> takes;
+  std::function<double(const ExchangeMeasurement&)> x;
+};
+
+// One measured and one fitted line.
+void AddLines(const ExchangeMeasurements& measured, const Fit& fit, const LineOf& of,
+              LineChart& chart) {
   ChartLine line, fitted;
-  line.label = label;
+  line.label = of.label;
   line.colour = fitted.colour = static_cast<int>(chart.lines.size()) / 2;
-  fitted.label = label + ", fitted";
+  fitted.label = of.label + ", fitted";
   fitted.dashed = true;
   for (const ExchangeMeasurement& point : measured.points) {
-    if (!take(point)) continue;
-    line.points.emplace_back(x(point), point.seconds * 1e3);
-    fitted.points.emplace_back(x(point), fit.Predict(Terms(measured, point)) * 1e3);
+    if (!of.takes(point)) continue;
+    line.points.emplace_back(of.x(point), point.seconds * 1e3);
+    fitted.points.emplace_back(of.x(point), fit.Predict(Terms(measured, point)) * 1e3);
   }
   if (line.points.empty()) return;
   std::sort(line.points.begin(), line.points.end());
@@ -190,30 +196,30 @@ std::vector<ReportFile> WriteExchangeReport(const ExchangeMeasurements& measured
   LineChart by_p = {absl::StrCat("MoE exchange of ", batch), "p (ranks)", "milliseconds", {}};
   for (const bool pcc : {false, true}) {
     const std::string name = pcc ? "PCC" : "naive";
-    AddLines(measured, fit, name,
-             [&](const ExchangeMeasurement& point) {
-               return point.pcc == pcc && point.ranks == ranks_most && point.tokens == tokens_most;
-             },
-             [](const ExchangeMeasurement& point) { return point.tp; }, by_l);
+    const auto over_l = [&](const ExchangeMeasurement& point) {
+      return point.pcc == pcc && point.ranks == ranks_most && point.tokens == tokens_most;
+    };
+    AddLines(measured, fit, {name, over_l, [](const auto& point) { return point.tp; }}, by_l);
     for (const int tp : degrees) {
-      AddLines(measured, fit, absl::StrCat(name, ", L = ", tp),
-               [&](const ExchangeMeasurement& point) {
-                 return point.pcc == pcc && point.tp == tp && point.tokens == tokens_most;
-               },
-               [](const ExchangeMeasurement& point) { return point.ranks; }, by_p);
+      const auto over_p = [&](const ExchangeMeasurement& point) {
+        return point.pcc == pcc && point.tp == tp && point.tokens == tokens_most;
+      };
+      const std::string label = absl::StrCat(name, ", L = ", tp);
+      AddLines(measured, fit, {label, over_p, [](const auto& point) { return point.ranks; }}, by_p);
     }
   }
   const std::string text = absl::StrFormat(
       "# MoE exchange: naive against PCC\n\n"
       "%d hosts x %d ranks (network namespaces), links of %.0f Mbit/s each way, rows of %d floats, "
       "top %d of %d experts\nspread evenly. Tokens are those of the whole batch: each dp group has "
-      "its share, which its tp ranks all hold.\nTimes: dispatch, combine and gather, of the slowest "
-      "rank; median of %d.\n\n%s\n"
+      "its share, which its tp ranks all hold.\nTimes: dispatch, combine and gather, of the "
+      "slowest rank; median of %d.\n\n%s\n"
       "![against L](exchange_by_l.svg)\n\n![against p](exchange_by_p.svg)\n\n"
       "## Fit\n\nseconds = C0 + C1 * messages of a rank + C2 * (bytes over the busiest link) / "
       "bandwidth, by least squares of relative errors:\n\n"
       "| C0 ms | C1 us a message | C2 | mean error | largest |\n|---|---|---|---|---|\n"
-      "| %.3f | %.1f | %.3f | %.1f %% | %.1f %% |\n\nC2 is 1 when the link is all that bytes cost.\n",
+      "| %.3f | %.1f | %.3f | %.1f %% | %.1f %% |\n\n"
+      "C2 is 1 when the link is all that bytes cost.\n",
       measured.hosts, measured.ranks_per_host, measured.link_bits_per_second / 1e6, measured.hidden,
       measured.top_k, measured.experts, measured.iterations, Table(measured, fit),
       fit.coefficients[0] * 1e3, fit.coefficients[1] * 1e6, fit.coefficients[2],

@@ -80,7 +80,7 @@ Fit FitCosts(const std::vector<FitPoint>& points) {
       kept.erase(kept.begin() + (least - solved.begin()));
       continue;
     }
-    for (size_t i = 0; i < kept.size(); ++i) fit.coefficients[kept[i]] = solved[i];
+    for (size_t i = 0; i < kept.size(); ++i) fit.coefficients[kept[i]] = std::max(0.0, solved[i]);
     break;
   }
   for (const FitPoint& point : points) {

@@ -66,7 +66,9 @@ class Plane {
 std::string DrawMark(int colour, double x, double y) {
   const char* fill = kColours[colour % std::size(kColours)];
   switch (colour % 3) {
-    case 0: return absl::StrFormat("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>", x, y, fill);
+    case 0:
+      return absl::StrFormat("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>", x, y,
+                             fill);
     case 1:
       return absl::StrFormat(
           "<rect x=\"%.1f\" y=\"%.1f\" width=\"8\" height=\"8\" fill=\"%s\"/>", x - 4, y - 4, fill);

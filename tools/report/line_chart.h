@@ -1,6 +1,6 @@
-// LineChart: lines over a few places on the x axis, as one self-contained SVG: no script, no font or
-// style from elsewhere, readable on light and dark pages, lines told apart by marks as well as by
-// colour. Pure; any thread.
+// LineChart: lines over a few places on the x axis, as one self-contained SVG: no script, no font
+// or style from elsewhere, readable on light and dark pages, lines told apart by marks as well as
+// by colour. Pure; any thread.
 #pragma once
 
 #include <string>
