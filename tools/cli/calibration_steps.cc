@@ -29,6 +29,7 @@ ModelShape TinyShape(int layers) {
   shape.hidden = 64;
   shape.heads = shape.kv_heads = 8;
   shape.head_dim = 16;
+  shape.qk_norm = QkNorm::kPerHead;
   shape.ffn = 64;
   shape.vocab = 256;
   shape.context_tokens = 256;
