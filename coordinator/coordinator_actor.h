@@ -72,6 +72,7 @@ class CoordinatorActor : public Actor {
   void Cancel(ActorContext& ctx, RequestId id);
   void Drain(ActorContext& ctx);
   ClusterStatus Status(absl::Time now) const;
+  const LoadProfile& ExpertCounts() const { return loop_.experts().counts(); }
 
  private:
   bool serving() const;

@@ -40,8 +40,10 @@ struct Outcome {
 };
 
 // Of `machine`, whose workers share it when it is a CPU.
-absl::StatusOr<Forecast> Predict(const Case& c, const MeasuredHardware& machine) {
+absl::StatusOr<Forecast> Predict(const Case& c, MeasuredHardware machine) {
   const int workers = c.resolved.spec.WorkerCount();
+  // Of an unknown chip's node only the links matter, and one device uses none.
+  if (!BuiltinProfile(machine.profile.name).ok()) machine.profile.name = "h200";
   ASSIGN_OR_RETURN(ClusterTopology cluster,
                    BuiltinCluster(absl::StrCat(machine.profile.name, ":", workers)));
   RETURN_IF_ERROR(ReplaceProfile(machine, &cluster));

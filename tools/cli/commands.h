@@ -43,6 +43,7 @@ absl::Status RunLogits(const LogitsOptions& options, const std::atomic<bool>& ca
 struct StatusOptions {
   ServerOptions server;
   bool json = false;
+  bool experts = false;  // the tokens that each expert has served, as JSON for plan --trace
 };
 absl::Status RunStatus(const StatusOptions& options);
 // The JSON of /admin/status; `client` has the admin token.

@@ -153,6 +153,8 @@ void AddStatus(CLI::App& root, Invocation& invocation) {
   options->server.url = "http://127.0.0.1:8000";
   AddServerFlags(*app, options->server);
   app->add_flag("--json", options->json, "Print JSON");
+  app->add_flag("--experts", options->experts,
+                "Print the tokens that each expert served lately, as JSON for plan --trace");
   app->footer("Example: conclave status --url http://127.0.0.1:8000");
   app->callback([options, &invocation] {
     invocation.verb = "status";
