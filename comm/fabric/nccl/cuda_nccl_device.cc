@@ -94,11 +94,10 @@ class CudaNcclDevice final : public NcclDevice {
 
 absl::StatusOr<std::unique_ptr<NcclDevice>> CreateCudaNcclDevice(int index, CudaStream stream) {
   cudaDeviceProp properties;
-  if (const cudaError_t error = cudaGetDeviceProperties(&properties, index);
-      error != cudaSuccess) {
+  if (const cudaError_t error = cudaGetDeviceProperties(&properties, index); error != cudaSuccess) {
     cudaGetLastError();
-    return absl::UnavailableError(absl::StrCat("no device cuda:", index, " for NCCL: ",
-                                               cudaGetErrorString(error),
+    return absl::UnavailableError(absl::StrCat("no device cuda:", index,
+                                               " for NCCL: ", cudaGetErrorString(error),
                                                "; see nvidia-smi and CUDA_VISIBLE_DEVICES"));
   }
   RETURN_IF_ERROR(UseCudaDevice(index));
@@ -110,8 +109,7 @@ absl::StatusOr<std::unique_ptr<NcclDevice>> CreateCudaNcclDevice(int index, Cuda
   char bus_id[32] = {};
   RETURN_IF_ERROR(Check(cudaDeviceGetPCIBusId(bus_id, sizeof(bus_id), index),
                         "reading the bus id of the device"));
-  std::memcpy(id.bus_id.data(), bus_id,
-              std::min(std::strlen(bus_id), id.bus_id.size()));
+  std::memcpy(id.bus_id.data(), bus_id, std::min(std::strlen(bus_id), id.bus_id.size()));
   CudaStreamOwner own;
   if (stream == nullptr) {
     ASSIGN_OR_RETURN(own, CudaStreamOwner::Create());

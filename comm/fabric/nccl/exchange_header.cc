@@ -37,16 +37,16 @@ bool HeaderArrived(const ExchangeHeader& header, uint64_t number) {
 absl::Status CheckHeader(const ExchangeHeader& header, uint64_t number, const PeerMessages& due,
                          int rank, const FabricOp& op) {
   if (header.magic != ExchangeHeader::kMagic || header.number != number) {
-    return FabricError(absl::StatusCode::kInvalidArgument, rank, op,
-                       absl::StrCat("rank ", due.peer, " is at exchange ", header.number,
-                                    " with this rank, which is at ", number,
-                                    "; the ranks disagree on the plan"));
+    return FabricError(
+        absl::StatusCode::kInvalidArgument, rank, op,
+        absl::StrCat("rank ", due.peer, " is at exchange ", header.number,
+                     " with this rank, which is at ", number, "; the ranks disagree on the plan"));
   }
   if (header.messages != due.items.size()) {
-    return FabricError(absl::StatusCode::kInvalidArgument, rank, op,
-                       absl::StrCat("rank ", due.peer, " sends ", header.messages,
-                                    " messages where ", due.items.size(),
-                                    " are due; the ranks disagree on the plan"));
+    return FabricError(
+        absl::StatusCode::kInvalidArgument, rank, op,
+        absl::StrCat("rank ", due.peer, " sends ", header.messages, " messages where ",
+                     due.items.size(), " are due; the ranks disagree on the plan"));
   }
   return absl::OkStatus();
 }

@@ -33,8 +33,8 @@ struct FakeNcclOptions {
 struct FakeNcclFaults {
   bool init_never_completes = false;
   NcclResult init_result = NcclResult::kInProgress;  // what the init call itself returns
-  int polls_in_progress = 0;     // polls that each asynchronous call stays in progress
-  int launches_until_error = -1; // launches that go well before one ends with async_error
+  int polls_in_progress = 0;      // polls that each asynchronous call stays in progress
+  int launches_until_error = -1;  // launches that go well before one ends with async_error
   NcclResult async_error = NcclResult::kRemoteError;
   bool lost = false;  // stopped: what it launches never runs
   bool abort_hangs = false;
@@ -56,8 +56,8 @@ class FakeNccl : public std::enable_shared_from_this<FakeNccl> {
   std::unique_ptr<NcclDevice> CreateDevice(int gpu);
 
   void SetFaults(int gpu, const FakeNcclFaults& faults);
-  // Lets calls that hang return, and waits until they have.
-  void ReleaseHangs();
+  // Lets calls that hang return, and waits until `calls` of them have come and gone.
+  void ReleaseHangs(int calls);
 
   int CallCount(const std::string& function) const;  // "ncclAllReduce"
   int OpenCommunicators() const;                     // not destroyed nor aborted
@@ -70,9 +70,11 @@ class FakeNccl : public std::enable_shared_from_this<FakeNccl> {
 
   explicit FakeNccl(FakeNcclOptions options) : options_(std::move(options)) {}
 
-  // fake_nccl.cc: the functions of the table
+  // fake_nccl_table.cc
   void BindCommunicatorCalls(NcclApi& api);
   void BindOperations(NcclApi& api);
+
+  // fake_nccl.cc: the functions of the table
   NcclResult Init(NcclComm* comm, int size, const NcclUniqueId& id, int rank,
                   const NcclConfig* config);
   NcclResult Finalize(NcclComm comm);
@@ -116,7 +118,7 @@ class FakeNccl : public std::enable_shared_from_this<FakeNccl> {
   std::set<std::string> errors_ ABSL_GUARDED_BY(mutex_) = {""};
   const std::string* last_error_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::vector<std::string> misuse_ ABSL_GUARDED_BY(mutex_);
-  int hanging_ ABSL_GUARDED_BY(mutex_) = 0;
+  int hangs_to_end_ ABSL_GUARDED_BY(mutex_) = 0;
   bool released_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

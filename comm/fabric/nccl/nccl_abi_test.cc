@@ -50,8 +50,7 @@ TEST(NcclAbiTest, ConfigHasTheLayoutOfTheHeader) {
   EXPECT_EQ(offsetof(NcclConfig, nvls_ctas), offsetof(ncclConfig_t, nvlsCTAs));
   EXPECT_EQ(offsetof(NcclConfig, channels_per_net_peer),
             offsetof(ncclConfig_t, nChannelsPerNetPeer));
-  EXPECT_EQ(offsetof(NcclConfig, nvlink_centric_sched),
-            offsetof(ncclConfig_t, nvlinkCentricSched));
+  EXPECT_EQ(offsetof(NcclConfig, nvlink_centric_sched), offsetof(ncclConfig_t, nvlinkCentricSched));
 }
 #endif
 

@@ -98,8 +98,8 @@ absl::Status CheckNcclApi(NcclApi& api) {
   if (api.get_version == nullptr) return refuse("has no ncclGetVersion: it is not NCCL");
   int version = 0;
   if (const NcclResult result = api.get_version(&version); result != NcclResult::kSuccess) {
-    return refuse(absl::StrCat("does not tell its version (ncclResult_t ",
-                               static_cast<int>(result), ")"));
+    return refuse(
+        absl::StrCat("does not tell its version (ncclResult_t ", static_cast<int>(result), ")"));
   }
   if (version < kNcclVersionMin) {
     // Up to 2.8 the code was major * 1000 + minor * 100 + patch.

@@ -134,7 +134,8 @@ TEST(NcclApiTest, TheLibraryOfThisMachine) {
   if (!api.ok()) GTEST_SKIP() << api.status().message();
   EXPECT_GE((*api)->version, kNcclVersionMin);
   EXPECT_THAT(DescribeNccl(**api), HasSubstr("NCCL 2."));
-  EXPECT_THAT(std::string((*api)->get_error_string(NcclResult::kRemoteError)), Not(HasSubstr("no error")));
+  EXPECT_THAT(std::string((*api)->get_error_string(NcclResult::kRemoteError)),
+              Not(HasSubstr("no error")));
 }
 
 }  // namespace

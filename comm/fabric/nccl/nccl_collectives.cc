@@ -50,8 +50,7 @@ absl::Status NcclFabric::CopySpan(absl::Span<const uint8_t> from, uint8_t* to, c
 }
 
 absl::Status NcclFabric::AllGatherV(const FabricGroup& group, absl::Span<const uint8_t> part,
-                                    absl::Span<const absl::Span<uint8_t>> out,
-                                    const FabricOp& op) {
+                                    absl::Span<const absl::Span<uint8_t>> out, const FabricOp& op) {
   CheckGroup(group);
   CHECK_EQ(static_cast<int>(out.size()), group.size());
   CHECK_EQ(part.size(), out[group.index].size());
@@ -132,8 +131,7 @@ absl::Status NcclFabric::SumOwnPart(const FabricGroup& group, Floats data, float
   const size_t begin = PartBegin(data.count, group.index, n);
   const size_t own = PartBegin(data.count, group.index + 1, n) - begin;
   ASSIGN_OR_RETURN(float* rows, Rows(own * n));
-  const bool all_to_all =
-      data.count % n == 0 && api_->all_to_all != nullptr && options_.all_to_all;
+  const bool all_to_all = data.count % n == 0 && api_->all_to_all != nullptr && options_.all_to_all;
   NcclWork work;
   work.enqueue = [&](NcclComm comm) {
     if (all_to_all) {
@@ -143,8 +141,8 @@ absl::Status NcclFabric::SumOwnPart(const FabricGroup& group, Floats data, float
       const size_t first = PartBegin(data.count, i, n);
       const size_t count = PartBegin(data.count, i + 1, n) - first;
       if (count > 0) {
-        const NcclResult result = api_->send(data.data + first, count, NcclType::kFloat32, i, comm,
-                                             device_->stream());
+        const NcclResult result =
+            api_->send(data.data + first, count, NcclType::kFloat32, i, comm, device_->stream());
         if (IsError(result)) return result;
       }
       if (own == 0) continue;
@@ -154,9 +152,7 @@ absl::Status NcclFabric::SumOwnPart(const FabricGroup& group, Floats data, float
     }
     return NcclResult::kSuccess;
   };
-  work.then = [&] {
-    return own == 0 ? absl::OkStatus() : device_->TreeSum({rows, n, own}, out);
-  };
+  work.then = [&] { return own == 0 ? absl::OkStatus() : device_->TreeSum({rows, n, own}, out); };
   RETURN_IF_ERROR(RunOn(group, work, op));
   Count(n - 1, static_cast<int64_t>((data.count - own) * sizeof(float)));
   return absl::OkStatus();
@@ -218,8 +214,8 @@ absl::Status NcclFabric::AllReduceSum(const FabricGroup& group, absl::Span<float
       RETURN_IF_ERROR(communicator->Run(work, wire));
       // As if each member reduced and then shared a part.
       const int64_t others = group.size() - 1;
-      Count(2 * others, static_cast<int64_t>(data.size() * sizeof(float)) * 2 * others /
-                            group.size());
+      Count(2 * others,
+            static_cast<int64_t>(data.size() * sizeof(float)) * 2 * others / group.size());
     }
     stager_.Finish();
     return absl::OkStatus();

@@ -68,8 +68,7 @@ absl::Status NcclCommunicator::Apply(NcclEvent event) {
 absl::Status NcclCommunicator::Check(NcclResult result, const char* attempt) const {
   if (!IsError(result)) return absl::OkStatus();
   const char* last = options_.api->get_last_error(*comm_);
-  std::string text =
-      absl::StrCat(attempt, " failed: ", options_.api->get_error_string(result));
+  std::string text = absl::StrCat(attempt, " failed: ", options_.api->get_error_string(result));
   if (last != nullptr && *last != '\0') absl::StrAppend(&text, "; NCCL's last error: ", last);
   return absl::Status(CodeOf(result), text);
 }
@@ -111,10 +110,10 @@ absl::Status NcclCommunicator::EndedBy(const NcclWaitResult& result, const WireO
       break;
   }
   if (awaited.receive_from.empty() && awaited.send_to.empty()) {
-    return FabricError(absl::StatusCode::kDeadlineExceeded, options_.rank(), op.op,
-                       absl::StrCat("the device did not finish within ",
-                                    absl::FormatDuration(op.op.timeout),
-                                    "; see the kernel's log for Xid errors"));
+    return FabricError(
+        absl::StatusCode::kDeadlineExceeded, options_.rank(), op.op,
+        absl::StrCat("the device did not finish within ", absl::FormatDuration(op.op.timeout),
+                     "; see the kernel's log for Xid errors"));
   }
   return DeadlineError(options_.rank(), op.op, std::move(awaited));
 }
@@ -243,11 +242,11 @@ absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Shrink(std::
 
 absl::Status NcclCommunicator::Stuck(const char* call) {
   RETURN_IF_ERROR(Apply(NcclEvent::kAbortHung));
-  return FabricError(absl::StatusCode::kInternal, options_.rank(), {"abort"},
-                     absl::StrCat(call, " did not return within ",
-                                  absl::FormatDuration(options_.abort_timeout),
-                                  ": its kernels may still write to buffers; start the worker "
-                                  "again"));
+  return FabricError(
+      absl::StatusCode::kInternal, options_.rank(), {"abort"},
+      absl::StrCat(call, " did not return within ", absl::FormatDuration(options_.abort_timeout),
+                   ": its kernels may still write to buffers; start the worker "
+                   "again"));
 }
 
 absl::Status NcclCommunicator::Finalize(const WireOp& op) {
@@ -266,9 +265,8 @@ absl::Status NcclCommunicator::Finalize(const WireOp& op) {
     const absl::Status aborted = Abort();
     return aborted.ok() ? EndedBy(end, op, AllOthers()) : aborted;
   }
-  const bool returned = CallWithin(options_.abort_timeout, [api = options_.api, comm = comm_] {
-    api->comm_destroy(*comm);
-  });
+  const bool returned = CallWithin(
+      options_.abort_timeout, [api = options_.api, comm = comm_] { api->comm_destroy(*comm); });
   if (returned) return Apply(NcclEvent::kComplete);
   RETURN_IF_ERROR(Apply(NcclEvent::kFault));
   RETURN_IF_ERROR(Apply(NcclEvent::kAbort));
@@ -282,13 +280,12 @@ absl::Status NcclCommunicator::Abort() {
   if (*comm_ == nullptr) return Apply(NcclEvent::kComplete);  // init gave no handle
   const SteadyTime deadline =
       std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(options_.abort_timeout);
-  const bool returned = CallWithin(options_.abort_timeout, [api = options_.api, comm = comm_] {
-    api->comm_abort(*comm);
-  });
+  const bool returned = CallWithin(options_.abort_timeout,
+                                   [api = options_.api, comm = comm_] { api->comm_abort(*comm); });
   if (!returned) return Stuck("ncclCommAbort");
   const NcclCancel nobody;
-  const NcclWaitResult drained = NcclPoll({deadline, options_.spin, &nobody},
-                                          [&] { return options_.device->Done(); });
+  const NcclWaitResult drained =
+      NcclPoll({deadline, options_.spin, &nobody}, [&] { return options_.device->Done(); });
   // An error of the device also ends what ran on it.
   if (drained.end == NcclWaitEnd::kDeadline) return Stuck("work on the stream after ncclCommAbort");
   return Apply(NcclEvent::kComplete);

@@ -66,9 +66,8 @@ class NcclCommunicator {
   absl::Status Run(const NcclWork& work, const WireOp& op);
 
   // A communicator of the members that are not `lost` (indexes, ascending), in their order; all of
-  // them must call it. Stops what runs on this one, which is closed afterwards whatever the outcome.
-  absl::StatusOr<std::unique_ptr<NcclCommunicator>> Shrink(std::vector<int> lost,
-                                                           const WireOp& op);
+  // them must call it. Stops what runs on this one, which is closed afterwards in any case.
+  absl::StatusOr<std::unique_ptr<NcclCommunicator>> Shrink(std::vector<int> lost, const WireOp& op);
 
   // Ends it in order: all members must call it. Aborts when that takes longer than the deadline.
   absl::Status Finalize(const WireOp& op);

@@ -177,11 +177,11 @@ TEST_F(NcclCommunicatorTest, AnErrorAfterSomeCallsAborts) {
       return;
     }
     EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-    EXPECT_THAT(std::string(status.message()),
-                AllOf(HasSubstr("fabric rank 11: test_op of layer 3: "),
-                      HasSubstr("remote process exited"),
-                      HasSubstr("NCCL's last error: the fake was told to fail this launch"),
-                      HasSubstr("waited for rank 10")));
+    EXPECT_THAT(
+        std::string(status.message()),
+        AllOf(HasSubstr("fabric rank 11: test_op of layer 3: "), HasSubstr("remote process exited"),
+              HasSubstr("NCCL's last error: the fake was told to fail this launch"),
+              HasSubstr("waited for rank 10")));
   });
 }
 
@@ -231,11 +231,10 @@ TEST_F(NcclCommunicatorTest, AnAbortThatHangsSaysThatTheProcessMustGo) {
   Init(1);
   const absl::Status status = Sum(*ranks_[0], Op(absl::Milliseconds(20)));
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_THAT(std::string(status.message()),
-              HasSubstr("ncclCommAbort did not return within 50ms"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("ncclCommAbort did not return within 50ms"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("start the worker again"));
   EXPECT_EQ(ranks_[0]->communicator->state(), NcclState::kStuck);
-  nccl_->ReleaseHangs();
+  nccl_->ReleaseHangs(1);
 }
 
 TEST_F(NcclCommunicatorTest, ADestroyThatHangsIsStuckToo) {
@@ -248,7 +247,7 @@ TEST_F(NcclCommunicatorTest, ADestroyThatHangsIsStuckToo) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
   EXPECT_THAT(std::string(status.message()), HasSubstr("ncclCommDestroy did not return"));
   EXPECT_EQ(ranks_[0]->communicator->state(), NcclState::kStuck);
-  nccl_->ReleaseHangs();
+  nccl_->ReleaseHangs(1);
 }
 
 TEST_F(NcclCommunicatorTest, FinalizeThatNeverCompletesAborts) {
@@ -320,19 +319,20 @@ TEST_F(NcclCommunicatorTest, ShrinkFailsOrHangs) {
   nccl_->SetFaults(1, faults);
   const auto failed = ranks_[0]->communicator->Shrink({2}, Op());
   EXPECT_EQ(failed.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(failed.status().message()),
-              HasSubstr("ncclCommShrink failed: remote process exited or there was a network error; "
-                        "NCCL's last error: the fake was told not to shrink"));
+  EXPECT_THAT(
+      std::string(failed.status().message()),
+      HasSubstr("ncclCommShrink failed: remote process exited or there was a network error; "
+                "NCCL's last error: the fake was told not to shrink"));
   const auto hung = ranks_[1]->communicator->Shrink({2}, Op(absl::Milliseconds(50)));
   EXPECT_EQ(hung.status().code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(ranks_[1]->communicator->state(), NcclState::kClosed);
-  nccl_->ReleaseHangs();
+  nccl_->ReleaseHangs(1);
 }
 
 TEST_F(NcclCommunicatorTest, ShrinkRefusesListsThatAreNotOfOthers) {
   Init(3);
-  for (const std::vector<int>& lost : std::vector<std::vector<int>>{
-           {}, {0}, {2, 1}, {1, 1}, {3}, {-1}}) {
+  for (const std::vector<int>& lost :
+       std::vector<std::vector<int>>{{}, {0}, {2, 1}, {1, 1}, {3}, {-1}}) {
     EXPECT_EQ(ranks_[0]->communicator->Shrink(lost, Op()).status().code(),
               absl::StatusCode::kInvalidArgument);
   }

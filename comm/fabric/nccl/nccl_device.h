@@ -1,7 +1,6 @@
 // NcclDevice: what a fabric over NCCL needs of the GPU it is bound to: a stream, memory, copies in
-// stream order, and the fixed-tree sum. The real one is CUDA (cuda_nccl_device.h); tests give a fake
-// whose device memory is the host's. Owned by the fabric; used on the one thread that uses the
-// fabric.
+// stream order, and the fixed-tree sum. The real one is CUDA (cuda_nccl_device.h); tests give one
+// whose device memory is the host's. Owned by the fabric; used on the one thread that uses it.
 //
 // A fabric takes spans of host and of device memory alike and tells them apart by IsDeviceMemory:
 // what NCCL may read and write directly (device and managed memory) goes as it is, all else through
@@ -37,7 +36,7 @@ struct NcclMemory {
   std::shared_ptr<void> owner;
 };
 
-// Rows [count_rows][count] of floats, one after the other.
+// Floats [rows, count].
 struct NcclRows {
   float* data = nullptr;
   int rows = 0;
@@ -56,7 +55,7 @@ class NcclDevice {
   virtual bool IsDeviceMemory(const void* data) const = 0;
   // ResourceExhausted names the size.
   virtual absl::StatusOr<NcclMemory> Allocate(size_t bytes, Sides sides) = 0;
-  // In stream order; either side may be device or pinned memory.
+  // In stream order; each side may be any memory. Pageable memory makes it wait.
   virtual absl::Status Copy(void* to, const void* from, size_t bytes) = 0;
   // out := sum of the rows in the tree of comm/base/reduction.h, in stream order; overwrites rows.
   virtual absl::Status TreeSum(const NcclRows& rows, float* out) = 0;

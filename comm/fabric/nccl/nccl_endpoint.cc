@@ -60,9 +60,9 @@ class NcclEndpoint final : public FabricEndpoint {
     }
     if (peers.rank != rank_ || peers.rank < 0 || peers.rank >= ranks ||
         peers.addresses[peers.rank] != address_) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "fabric peers: rank ", peers.rank, " of ", ranks, " is not this endpoint, made for rank ",
-          rank_, "; send its own rank and address"));
+      return absl::InvalidArgumentError(absl::StrCat("fabric peers: rank ", peers.rank, " of ",
+                                                     ranks, " is not this endpoint, made for rank ",
+                                                     rank_, "; send its own rank and address"));
     }
     std::vector<NcclAddress> addresses;
     for (int rank = 0; rank < ranks; ++rank) {
@@ -134,9 +134,9 @@ absl::Status CheckNcclPeers(const std::vector<NcclAddress>& addresses,
   for (int rank = 0; rank < static_cast<int>(addresses.size()); ++rank) {
     const NcclAddress& address = addresses[rank];
     if (address.rank != rank) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("fabric peers: the address in place ", rank, " is of rank ", address.rank,
-                       "; list the addresses by rank"));
+      return absl::InvalidArgumentError(absl::StrCat("fabric peers: the address in place ", rank,
+                                                     " is of rank ", address.rank,
+                                                     "; list the addresses by rank"));
     }
     if (address.nccl_version / 100 != addresses[0].nccl_version / 100) {
       return absl::FailedPreconditionError(absl::StrCat(
@@ -174,10 +174,10 @@ absl::StatusOr<std::unique_ptr<FabricEndpoint>> CreateNcclEndpoint(
   if (options.rank == 0) {
     NcclUniqueId id = {};
     if (const NcclResult result = api->get_unique_id(&id); result != NcclResult::kSuccess) {
-      return absl::InternalError(absl::StrCat(
-          "ncclGetUniqueId failed: ", api->get_error_string(result), "; NCCL's last error: ",
-          api->get_last_error(nullptr),
-          "; check NCCL_SOCKET_IFNAME, which names the interface that ranks meet on"));
+      return absl::InternalError(
+          absl::StrCat("ncclGetUniqueId failed: ", api->get_error_string(result),
+                       "; NCCL's last error: ", api->get_last_error(nullptr),
+                       "; check NCCL_SOCKET_IFNAME, which names the interface that ranks meet on"));
     }
     own.id = id;
   }

@@ -70,10 +70,11 @@ TEST(NcclPeersTest, TwoRanksOnOneGpuAreNamed) {
   addresses[3].device = addresses[1].device;
   const absl::Status status = CheckNcclPeers(addresses, kNodes);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(status.message()),
-              HasSubstr("rank 1 (cuda:1 of node-a) and rank 3 (cuda:1 of node-b) are on one GPU, and "
-                        "NCCL takes one rank a GPU; give each worker a --device of its own, or use "
-                        "--fabric ucx"));
+  EXPECT_THAT(
+      std::string(status.message()),
+      HasSubstr("rank 1 (cuda:1 of node-a) and rank 3 (cuda:1 of node-b) are on one GPU, and "
+                "NCCL takes one rank a GPU; give each worker a --device of its own, or use "
+                "--fabric ucx"));
 }
 
 TEST(NcclPeersTest, PartsOfOneGpuAreOneGpu) {
@@ -144,8 +145,7 @@ TEST_F(NcclEndpointTest, ConnectsOnceAndRefusesAgain) {
   Make({0, 1});
   EXPECT_THAT(Connect({4, 4}), testing::Each(absl::OkStatus()));
   peers_.rank = 1;
-  EXPECT_EQ(endpoints_[1]->Connect(peers_).status().code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(endpoints_[1]->Connect(peers_).status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(nccl_->OpenCommunicators(), 0);
   EXPECT_THAT(nccl_->Misuse(), testing::IsEmpty());
 }

@@ -35,10 +35,10 @@ size_t RestCount(const std::vector<PeerMessages>& peers) {
 struct NcclFabric::Traffic {
   absl::Span<const SendBuffer> sends;
   absl::Span<RecvBuffer> recvs;
-  std::vector<PeerMessages> to;        // by peer
-  std::vector<PeerMessages> from;      // by peer
-  std::vector<ExchangeHeader> out;     // [to]
-  std::vector<ExchangeHeader> in;      // [from]
+  std::vector<PeerMessages> to;     // by peer
+  std::vector<PeerMessages> from;   // by peer
+  std::vector<ExchangeHeader> out;  // [to]
+  std::vector<ExchangeHeader> in;   // [from]
 };
 
 AwaitedPeers NcclFabric::HeadersMissing(const Traffic& traffic) {
@@ -85,15 +85,15 @@ absl::Status NcclFabric::ExchangeSizes(Traffic& traffic, const WireOp& op) {
   work.enqueue = [&](NcclComm comm) {
     constexpr size_t kBytes = sizeof(ExchangeHeader);
     for (size_t i = 0; i < traffic.to.size(); ++i) {
-      const NcclResult result = api_->send(stager_.device(out) + i * kBytes, kBytes,
-                                           NcclType::kUint8, traffic.to[i].peer, comm,
-                                           device_->stream());
+      const NcclResult result =
+          api_->send(stager_.device(out) + i * kBytes, kBytes, NcclType::kUint8, traffic.to[i].peer,
+                     comm, device_->stream());
       if (IsError(result)) return result;
     }
     for (size_t i = 0; i < traffic.from.size(); ++i) {
-      const NcclResult result = api_->recv(stager_.device(in) + i * kBytes, kBytes,
-                                           NcclType::kUint8, traffic.from[i].peer, comm,
-                                           device_->stream());
+      const NcclResult result =
+          api_->recv(stager_.device(in) + i * kBytes, kBytes, NcclType::kUint8,
+                     traffic.from[i].peer, comm, device_->stream());
       if (IsError(result)) return result;
     }
     return NcclResult::kSuccess;
@@ -200,15 +200,15 @@ absl::Status NcclFabric::ExchangePayload(Traffic& traffic, const WireOp& op) {
   NcclWork work;
   work.enqueue = [&](NcclComm comm) {
     for (size_t i = 0; i < sends.size(); ++i) {
-      const NcclResult result = api_->send(stager_.device(sends[i].first), sizes_out[i],
-                                           NcclType::kUint8, sends[i].second, comm,
-                                           device_->stream());
+      const NcclResult result =
+          api_->send(stager_.device(sends[i].first), sizes_out[i], NcclType::kUint8,
+                     sends[i].second, comm, device_->stream());
       if (IsError(result)) return result;
     }
     for (size_t i = 0; i < recvs.size(); ++i) {
-      const NcclResult result = api_->recv(stager_.device(recvs[i].first), sizes_in[i],
-                                           NcclType::kUint8, recvs[i].second, comm,
-                                           device_->stream());
+      const NcclResult result =
+          api_->recv(stager_.device(recvs[i].first), sizes_in[i], NcclType::kUint8, recvs[i].second,
+                     comm, device_->stream());
       if (IsError(result)) return result;
     }
     return NcclResult::kSuccess;

@@ -59,9 +59,10 @@ NcclCommunicatorOptions NcclFabric::CommunicatorOptions(std::vector<int> ranks, 
   return options;
 }
 
-absl::StatusOr<std::unique_ptr<NcclFabric>> NcclFabric::Connect(
-    std::shared_ptr<const NcclApi> api, std::unique_ptr<NcclDevice> device, const World& world,
-    const NcclFabricOptions& options) {
+absl::StatusOr<std::unique_ptr<NcclFabric>> NcclFabric::Connect(std::shared_ptr<const NcclApi> api,
+                                                                std::unique_ptr<NcclDevice> device,
+                                                                const World& world,
+                                                                const NcclFabricOptions& options) {
   CHECK(world.rank >= 0 && world.rank < world.size) << "no such rank: " << world.rank;
   std::unique_ptr<NcclFabric> made(
       new NcclFabric(std::move(api), std::move(device), world, options));
@@ -133,11 +134,9 @@ absl::Status NcclFabric::RegisterWindow(const WireOp& op) {
 void NcclFabric::ReleaseWindow() {
   if (window_handle_ == nullptr || world_->state() != NcclState::kReady) return;
   NcclWork work;
-  work.enqueue = [&](NcclComm comm) {
-    return api_->comm_window_deregister(comm, window_handle_);
-  };
-  const absl::Status status = world_->Run(work, StartOp({"release_window", -1,
-                                                         options_.abort_timeout}));
+  work.enqueue = [&](NcclComm comm) { return api_->comm_window_deregister(comm, window_handle_); };
+  const absl::Status status =
+      world_->Run(work, StartOp({"release_window", -1, options_.abort_timeout}));
   if (!status.ok()) LOG(WARNING) << status;
   window_handle_ = nullptr;
   window_span_ = {};
@@ -204,8 +203,8 @@ absl::Status NcclFabric::ShareId(const FabricGroup& group, NcclUniqueId& id, con
                         device_->stream());
     }
     for (int i = 1; i < group.size(); ++i) {
-      const NcclResult result = api_->send(data, sizeof(id.bytes), NcclType::kUint8,
-                                           group.ranks[i], comm, device_->stream());
+      const NcclResult result = api_->send(data, sizeof(id.bytes), NcclType::kUint8, group.ranks[i],
+                                           comm, device_->stream());
       if (result != NcclResult::kSuccess && result != NcclResult::kInProgress) return result;
     }
     return NcclResult::kSuccess;
@@ -238,8 +237,8 @@ absl::StatusOr<NcclCommunicator*> NcclFabric::CommunicatorOf(const FabricGroup& 
   }
   NcclUniqueId id = {};
   RETURN_IF_ERROR(ShareId(group, id, op));
-  ASSIGN_OR_RETURN(auto made, NcclCommunicator::Init(CommunicatorOptions(group.ranks, group.index),
-                                                     id, op));
+  ASSIGN_OR_RETURN(auto made,
+                   NcclCommunicator::Init(CommunicatorOptions(group.ranks, group.index), id, op));
   return (groups_[group.ranks] = std::move(made)).get();
 }
 

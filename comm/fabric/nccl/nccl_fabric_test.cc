@@ -107,8 +107,7 @@ TEST_F(NcclFabricTest, DeviceSpansSumInTheFixedTree) {
       const size_t part = 777;
       const auto data = OnDevice(rank, Floats(part * ranks, rank));
       const auto out = OnDevice(rank, std::vector<float>(part));
-      ASSERT_EQ(fabric.ReduceScatterSum(WholeGroup(ranks, rank), data, out, kOp),
-                absl::OkStatus());
+      ASSERT_EQ(fabric.ReduceScatterSum(WholeGroup(ranks, rank), data, out, kOp), absl::OkStatus());
       const std::vector<float> sum = TreeReference(ranks, part * ranks);
       EXPECT_EQ(std::vector<float>(out.begin(), out.end()),
                 std::vector<float>(sum.begin() + part * rank, sum.begin() + part * (rank + 1)));
@@ -307,8 +306,7 @@ TEST_F(NcclFabricTest, AnErrorOfNcclKillsTheFabricWithItsText) {
   RunRanks(fabrics_, [&](int rank, Fabric& fabric) {
     std::vector<float> data(10, 1);
     const FabricOp op = {"tp_reduce", 1, absl::Milliseconds(rank == 0 ? 20000 : 500)};
-    ASSERT_EQ(fabric.AllReduceSum(WholeGroup(2, rank), absl::MakeSpan(data), op),
-              absl::OkStatus());
+    ASSERT_EQ(fabric.AllReduceSum(WholeGroup(2, rank), absl::MakeSpan(data), op), absl::OkStatus());
     const absl::Status status = fabric.AllReduceSum(WholeGroup(2, rank), absl::MakeSpan(data), op);
     if (rank == 1) {
       EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);

@@ -167,8 +167,8 @@ TEST_F(NcclGpuTest, EverySumOnDeviceAndHostSpans) {
       ASSERT_EQ(fabric.ReduceScatterSum(Whole(rank), SpanOf<float>(in), SpanOf<float>(out), kOp),
                 absl::OkStatus());
       const std::vector<float> sum = SumOfValues(part * ranks_, ranks_);
-      EXPECT_EQ(FromDevice<float>(out), std::vector<float>(sum.begin() + part * rank,
-                                                           sum.begin() + part * (rank + 1)));
+      EXPECT_EQ(FromDevice<float>(out),
+                std::vector<float>(sum.begin() + part * rank, sum.begin() + part * (rank + 1)));
       EXPECT_EQ(fabric.Finalize(kOp), absl::OkStatus());
     });
   }
@@ -271,13 +271,12 @@ TEST_F(NcclGpuTest, EveryOperationOfTheTable) {
               Values(kCount, previous));
     if (api_->all_to_all != nullptr) {
       const std::vector<float> first = Values(kCount * n, 0);
-      EXPECT_EQ(head(run("all_to_all",
-                         [&](NcclComm comm) {
-                           return api_->all_to_all(in.data(), out.data(), kCount, kFloat, comm,
-                                                   stream);
-                         })),
-                std::vector<float>(first.begin() + kCount * rank,
-                                   first.begin() + kCount * (rank + 1)));
+      EXPECT_EQ(
+          head(run("all_to_all",
+                   [&](NcclComm comm) {
+                     return api_->all_to_all(in.data(), out.data(), kCount, kFloat, comm, stream);
+                   })),
+          std::vector<float>(first.begin() + kCount * rank, first.begin() + kCount * (rank + 1)));
     }
     EXPECT_EQ(member->communicator->Finalize(Op()), absl::OkStatus());
   });
@@ -382,8 +381,7 @@ TEST_F(NcclGpuTest, OneGpuForTwoRanksIsRefusedBeforeInit) {
   for (int rank = 0; rank < 2; ++rank) {
     NcclEndpointOptions options;
     options.rank = rank;
-    endpoints.push_back(
-        CreateNcclEndpoint(api_, CreateCudaNcclDevice(0).value(), options).value());
+    endpoints.push_back(CreateNcclEndpoint(api_, CreateCudaNcclDevice(0).value(), options).value());
     peers.addresses.push_back(endpoints[rank]->Address());
     peers.nodes.push_back("this");
   }

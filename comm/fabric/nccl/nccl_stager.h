@@ -53,8 +53,8 @@ class NcclStager {
   NcclDevice& device_;
   NcclMemory area_;
   std::vector<Staged> spans_;
-  size_t in_end_ = 0;      // [0, in_end_) goes to the device
-  size_t out_begin_ = 0;   // [out_begin_, area_end_) comes back
+  size_t in_end_ = 0;     // [0, in_end_) goes to the device
+  size_t out_begin_ = 0;  // [out_begin_, area_end_) comes back
   size_t area_end_ = 0;
 };
 

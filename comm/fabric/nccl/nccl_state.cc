@@ -109,9 +109,9 @@ const char* NcclEventName(NcclEvent event) {
 absl::StatusOr<NcclState> NextNcclState(NcclState state, NcclEvent event) {
   const std::optional<NcclState> next = Next(state, event);
   if (next.has_value()) return *next;
-  return absl::FailedPreconditionError(absl::StrCat(
-      "NCCL communicator: ", NcclEventName(event), " is not possible in state ",
-      NcclStateName(state), "; build a new communicator at the next epoch"));
+  return absl::FailedPreconditionError(
+      absl::StrCat("NCCL communicator: ", NcclEventName(event), " is not possible in state ",
+                   NcclStateName(state), "; build a new communicator at the next epoch"));
 }
 
 bool NcclStateHasHandle(NcclState state) {

@@ -18,7 +18,8 @@ TEST(NcclWaitTest, EndsWhenThePollIsTrue) {
   const NcclCancel nobody;
   for (const absl::Duration spin : {absl::ZeroDuration(), absl::Microseconds(100)}) {
     int polls = 0;
-    const auto result = NcclPoll({In(absl::Seconds(20)), spin, &nobody}, [&] { return ++polls == 40; });
+    const auto result =
+        NcclPoll({In(absl::Seconds(20)), spin, &nobody}, [&] { return ++polls == 40; });
     EXPECT_EQ(result.end, NcclWaitEnd::kDone);
     EXPECT_EQ(polls, 40);
   }
@@ -78,9 +79,8 @@ TEST(NcclWaitTest, ACallThatHangsIsLeftBehindWithWhatItHolds) {
   };
   absl::Notification release, freed;
   auto held = std::make_shared<Held>(&freed);
-  EXPECT_FALSE(CallWithin(absl::Milliseconds(20), [&release, held] {
-    release.WaitForNotification();
-  }));
+  EXPECT_FALSE(
+      CallWithin(absl::Milliseconds(20), [&release, held] { release.WaitForNotification(); }));
   held.reset();
   EXPECT_FALSE(freed.HasBeenNotified());
   release.Notify();
