@@ -9,15 +9,20 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
 namespace conclave {
 
-// `status` with "context: " put before its message; Ok stays Ok.
+// `status` with "context: " put before its message and its payloads kept; Ok stays Ok.
 inline absl::Status WithContext(const absl::Status& status, absl::string_view context) {
   if (status.ok()) return status;
-  return absl::Status(status.code(), absl::StrCat(context, ": ", status.message()));
+  absl::Status longer(status.code(), absl::StrCat(context, ": ", status.message()));
+  status.ForEachPayload([&](absl::string_view name, const absl::Cord& payload) {
+    longer.SetPayload(name, payload);
+  });
+  return longer;
 }
 
 }  // namespace conclave

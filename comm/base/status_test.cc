@@ -25,6 +25,9 @@ TEST(StatusTest, WithContextKeepsTheCode) {
   const absl::Status status = WithContext(absl::NotFoundError("no page"), "step 3");
   EXPECT_EQ(status, absl::NotFoundError("step 3: no page"));
   EXPECT_TRUE(WithContext(absl::OkStatus(), "step 3").ok());
+  absl::Status with_payload = absl::UnavailableError("gone");
+  with_payload.SetPayload("who", absl::Cord("2"));
+  EXPECT_EQ(WithContext(with_payload, "step 3").GetPayload("who"), absl::Cord("2"));
 }
 
 }  // namespace

@@ -81,6 +81,11 @@ class Fabric {
   virtual FabricCounters counters() const = 0;
 };
 
+// The ranks that an error of a fabric (or what WithContext made of it) blames, ascending: those that
+// ended, or from which nothing was heard though they were waited for. Empty when it blames nobody.
+std::vector<int> FaultyRanks(const absl::Status& status);
+absl::Status WithFaultyRanks(absl::Status status, const std::vector<int>& ranks);
+
 // all_to_all_v: sends[i] goes to group member i, recvs[i] comes from it (capacity in, size out);
 // own parts are copied.
 absl::Status AllToAllV(Fabric& fabric, const FabricGroup& group,

@@ -2,6 +2,7 @@
 // for. Pure; any thread.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -19,10 +20,24 @@ absl::Status FabricError(absl::StatusCode code, int rank, const FabricOp& op,
 struct AwaitedPeers {
   std::vector<int> receive_from;
   std::vector<int> send_to;
+
+  std::vector<int> All() const;
 };
 
-// DeadlineExceeded: "... no message from rank 2 within 200ms; ...".
+// DeadlineExceeded: "... no message from rank 2 within 200ms; ...". Blames `suspects`, all awaited
+// ranks by default; a rank that is awaited but not blamed is said to wait for them.
 absl::Status DeadlineError(int rank, const FabricOp& op, AwaitedPeers awaited);
+absl::Status DeadlineError(int rank, const FabricOp& op, AwaitedPeers awaited,
+                           const std::vector<int>& suspects);
+
+// Ranks at fault, and how that is known.
+struct Blame {
+  std::vector<int> ranks;
+  std::string detail;
+};
+// `gone`: Unavailable: "... ranks 2, 5 have gone (detail)"; else DeadlineExceeded: "... no message
+// from ranks 2, 5 (detail)".
+absl::Status BlameError(int rank, const FabricOp& op, bool gone, const Blame& blame);
 
 // Unavailable: "... rank 2 has gone (detail)".
 absl::Status PeerGoneError(int rank, const FabricOp& op, int peer, absl::string_view detail);

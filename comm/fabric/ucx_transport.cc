@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/base/status.h"
+#include "comm/fabric/ucx_tag.h"
 #include "glog/logging.h"
 
 namespace conclave {
@@ -32,10 +33,15 @@ constexpr std::chrono::microseconds kBusySleep(100);
 // The longest sleep: a guard should UCX ever let us sleep with work queued that no event announces.
 constexpr std::chrono::milliseconds kSleepMax(50);
 
-constexpr uint64_t kTagMask = ~uint64_t{0};
+// An operation is given up this part of its timeout before the deadline, and the ranks it waits for
+// are asked as long before that.
+constexpr int kReservePart = 6;
+constexpr std::chrono::milliseconds kReserveMax(150);
 
-uint64_t TagOf(uint64_t tag_epoch, int sender) {
-  return tag_epoch << 32 | static_cast<uint64_t>(sender) << 16;
+std::chrono::nanoseconds ReserveOf(const WireOp& op) {
+  const absl::Duration part =
+      std::clamp(op.op.timeout, absl::ZeroDuration(), absl::Seconds(60)) / kReservePart;
+  return std::min<std::chrono::nanoseconds>(absl::ToChronoNanoseconds(part), kReserveMax);
 }
 
 timespec ToTimespec(std::chrono::nanoseconds wait) {
@@ -51,7 +57,9 @@ UcxTransport::UcxTransport(std::unique_ptr<UcxWorker> worker, World world)
       rank_(world.rank),
       tag_epoch_(world.epoch & 0xffffffffu),
       spin_(absl::ToChronoNanoseconds(world.spin)),
-      cancel_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      cancel_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      graph_(world.rank),
+      notices_(std::make_unique<UcxNotices>(worker_->handle(), tag_epoch_, rank_)) {
   CHECK_GE(cancel_fd_, 0) << "no descriptor for an eventfd";
   peers_.resize(world.peers.size());
   for (size_t i = 0; i < peers_.size(); ++i) {
@@ -175,7 +183,7 @@ void UcxTransport::PostReceive(const RecvBuffer& buffer) {
   param.user_data = &transfer;
   param.memory_type = UCS_MEMORY_TYPE_HOST;
   Started(ucp_tag_recv_nbx(worker_->handle(), buffer.bytes.data(), buffer.bytes.size(),
-                           TagOf(tag_epoch_, buffer.peer), kTagMask, &param),
+                           PayloadTag(tag_epoch_, buffer.peer), kWholeTagMask, &param),
           transfer);
 }
 
@@ -191,7 +199,7 @@ void UcxTransport::PostSend(const SendBuffer& buffer) {
   param.user_data = &transfer;
   param.memory_type = UCS_MEMORY_TYPE_HOST;
   Started(ucp_tag_send_nbx(peer.endpoint, buffer.bytes.data(), buffer.bytes.size(),
-                           TagOf(tag_epoch_, rank_), &param),
+                           PayloadTag(tag_epoch_, rank_), &param),
           transfer);
   counters_.messages_sent += 1;
   counters_.bytes_sent += static_cast<int64_t>(buffer.bytes.size());
@@ -206,7 +214,7 @@ absl::Status UcxTransport::Exchange(absl::Span<const SendBuffer> sends,
     transfers_.reserve(recvs.size() + sends.size());
     for (const RecvBuffer& recv : recvs) PostReceive(recv);
     for (const SendBuffer& send : sends) PostSend(send);
-    dead_ = Wait(op);
+    if (std::optional<Failure> failure = Wait(op)) dead_ = GiveUp(op, *std::move(failure));
   }
   if (!dead_.ok()) {
     Teardown();
@@ -216,44 +224,56 @@ absl::Status UcxTransport::Exchange(absl::Span<const SendBuffer> sends,
   return absl::OkStatus();
 }
 
-absl::Status UcxTransport::Wait(const WireOp& op) {
+std::optional<UcxTransport::Failure> UcxTransport::Wait(const WireOp& op) {
+  const SteadyTime give_up_at = op.deadline - ReserveOf(op);
+  const SteadyTime ask_at = give_up_at - ReserveOf(op);
+  for (Peer& peer : peers_) peer.asked = false;
   SteadyTime spin_until = Clock::now() + spin_;
   busy_arms_ = 0;
+  if (std::optional<Failure> failure = HearNotices()) return failure;
   while (pending_ > 0 || failed_) {
     if (failed_) {
-      RETURN_IF_ERROR(CheckTransfers(op));
+      if (std::optional<Failure> failure = CheckTransfers(op)) return failure;
       failed_ = false;  // a peer that nothing is awaited from
       continue;
     }
     const bool progressed = ucp_worker_progress(worker_->handle()) != 0;
-    RETURN_IF_ERROR(CheckCancelled(op));
+    if (absl::Status cancelled = CheckCancelled(op); !cancelled.ok()) {
+      return Failure{.error = std::move(cancelled)};
+    }
     const SteadyTime now = Clock::now();
-    if (now >= op.deadline && pending_ > 0) return DeadlineError(rank_, op.op, Awaited());
+    if (now >= give_up_at && pending_ > 0) return Failure{};  // the suspects are those awaited
     if (progressed || now < spin_until || pending_ == 0) continue;
-    RETURN_IF_ERROR(Sleep(op));
+    if (std::optional<Failure> failure = HearNotices()) return failure;
+    if (now >= ask_at) {
+      graph_.SetAwaited(Awaited().All());
+      AskSuspects();
+    }
+    std::optional<Failure> failure = Sleep(op, now < ask_at ? ask_at : give_up_at);
+    if (failure.has_value()) return failure;
     spin_until = Clock::now() + spin_;
   }
-  return absl::OkStatus();
+  return std::nullopt;
 }
 
-absl::Status UcxTransport::Sleep(const WireOp& op) {
+std::optional<UcxTransport::Failure> UcxTransport::Sleep(const WireOp& op, SteadyTime until) {
   std::chrono::nanoseconds wait =
-      std::min<std::chrono::nanoseconds>(op.deadline - Clock::now(), kSleepMax);
+      std::min<std::chrono::nanoseconds>(until - Clock::now(), kSleepMax);
   const ucs_status_t armed = ucp_worker_arm(worker_->handle());
   if (armed == UCS_ERR_BUSY) {
     if (++busy_arms_ < kBusyArmsMax) {
       sched_yield();
-      return absl::OkStatus();
+      return std::nullopt;
     }
     wait = std::min<std::chrono::nanoseconds>(wait, kBusySleep);
   } else if (armed != UCS_OK) {
-    return FabricError(absl::StatusCode::kUnavailable, rank_, op.op,
-                       absl::StrCat("waiting for UCX: ", ucs_status_string(armed)));
+    return Failure{.error = FabricError(absl::StatusCode::kUnavailable, rank_, op.op,
+                                        absl::StrCat("waiting for UCX: ",
+                                                     ucs_status_string(armed)))};
   }
   poll_.clear();
   poll_.push_back({cancel_fd_, POLLIN, 0});
   poll_.push_back({worker_->event_fd(), POLLIN, 0});
-  const size_t first_watch = poll_.size();
   for (const Transfer& transfer : transfers_) {
     const int watch = peers_[transfer.peer].watch.fd();
     if (!transfer.done && watch >= 0) poll_.push_back({watch, POLLIN, 0});
@@ -262,43 +282,51 @@ absl::Status UcxTransport::Sleep(const WireOp& op) {
   const int ready = ppoll(poll_.data(), poll_.size(), &timeout, nullptr);
   CHECK(ready >= 0 || errno == EINTR) << "ppoll: " << std::strerror(errno);
   if (armed == UCS_OK) busy_arms_ = 0;
-  if (ready <= 0) return absl::OkStatus();
-  size_t next = first_watch;
-  for (size_t i = 0; i < transfers_.size() && next < poll_.size(); ++i) {
-    const Transfer& transfer = transfers_[i];
-    if (transfer.done || peers_[transfer.peer].watch.fd() != poll_[next].fd) continue;
-    if (poll_[next++].revents != 0) return CheckProcess(transfer.peer, op);
-  }
-  return absl::OkStatus();
+  return ready > 0 ? CheckProcesses() : std::nullopt;
 }
 
-absl::Status UcxTransport::CheckProcess(int peer, const WireOp& op) {
-  // What the process sent before it ended still counts.
+std::optional<UcxTransport::Failure> UcxTransport::CheckProcesses() {
+  std::vector<int> ended;
+  for (size_t peer = 0; peer < peers_.size(); ++peer) {
+    const int watch = peers_[peer].watch.fd();
+    for (const pollfd& polled : poll_) {
+      if (watch >= 0 && polled.fd == watch && polled.revents != 0) {
+        ended.push_back(static_cast<int>(peer));
+        break;
+      }
+    }
+  }
+  if (ended.empty()) return std::nullopt;
+  // What the processes sent before they ended still counts.
   while (ucp_worker_progress(worker_->handle()) != 0) {
   }
+  if (std::optional<Failure> failure = HearNotices()) return failure;
   for (const Transfer& transfer : transfers_) {
-    if (transfer.done || transfer.peer != peer) continue;
-    return PeerGoneError(
-        rank_, op.op, peer,
-        absl::StrCat("process ", peers_[peer].facts.process.pid, " of this node has ended"));
+    if (transfer.done || std::find(ended.begin(), ended.end(), transfer.peer) == ended.end()) {
+      continue;
+    }
+    graph_.SetAwaited({transfer.peer});
+    Failure failure{.gone = true, .certain = true};
+    failure.detail = absl::StrCat("process ", peers_[transfer.peer].facts.process.pid,
+                                  " of this node has ended");
+    return failure;
   }
-  return absl::OkStatus();
+  return std::nullopt;
 }
 
-absl::Status UcxTransport::CheckTransfers(const WireOp& op) const {
+std::optional<UcxTransport::Failure> UcxTransport::CheckTransfers(const WireOp& op) {
   for (const Transfer& transfer : transfers_) {
     const int peer = transfer.peer;
     if (transfer.status == UCS_ERR_MESSAGE_TRUNCATED) {
-      return TooLongError(rank_, op.op, peer, transfer.size);
+      return Failure{.error = TooLongError(rank_, op.op, peer, transfer.size)};
     }
-    if (transfer.status != UCS_OK) {
-      return PeerGoneError(rank_, op.op, peer, ucs_status_string(transfer.status));
-    }
-    if (!transfer.done && peers_[peer].error != UCS_OK) {
-      return PeerGoneError(rank_, op.op, peer, ucs_status_string(peers_[peer].error));
-    }
+    ucs_status_t status = transfer.status;
+    if (status == UCS_OK && !transfer.done) status = peers_[peer].error;
+    if (status == UCS_OK) continue;
+    graph_.SetAwaited({peer});
+    return Failure{.gone = true, .detail = ucs_status_string(status)};
   }
-  return absl::OkStatus();
+  return std::nullopt;
 }
 
 AwaitedPeers UcxTransport::Awaited() const {
@@ -323,6 +351,7 @@ void UcxTransport::Teardown() {
   }
   CloseRemoteEndpoints(start + kCloseTimeMax);
   worker_.reset();
+  notices_.reset();
 }
 
 void UcxTransport::CloseRemoteEndpoints(SteadyTime until) {

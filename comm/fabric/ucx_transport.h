@@ -2,7 +2,8 @@
 // epoch and the sender, so that a message of an older fabric never matches. Endpoints are made at
 // the first use of a peer. A failed exchange destroys the worker before it returns: UCX then holds
 // no buffer of the caller, whatever the peers do. Used by one thread at a time; Cancel comes from
-// any.
+// any. An operation that does not end is given up a little before its deadline, so that the ranks
+// can settle who is at fault (wait_graph.h) and the report comes in time.
 #pragma once
 
 #include <poll.h>
@@ -10,6 +11,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,7 +22,9 @@
 #include "comm/fabric/fabric_error.h"
 #include "comm/fabric/point_to_point.h"
 #include "comm/fabric/process_stamp.h"
+#include "comm/fabric/ucx_notices.h"
 #include "comm/fabric/ucx_worker.h"
+#include "comm/fabric/wait_graph.h"
 
 namespace conclave {
 
@@ -59,6 +63,16 @@ class UcxTransport final : public PointToPoint {
     ProcessWatch watch;  // of another process of this node
     ucp_ep_h endpoint = nullptr;
     ucs_status_t error = UCS_OK;  // set by UCX's error handler
+    bool asked = false;           // whether it lives, in the exchange under way
+    bool gave_up = false;         // its fabric is dead, as it said
+  };
+  // Why an exchange failed, until it is settled whom to blame.
+  struct Failure {
+    absl::Status error;      // of this rank's own making: cancelled, a wrong message
+    bool gone = false;       // the suspects have ended, or their connections; else they are silent
+    std::string detail;      // of gone: UCX's or the process's
+    int told_by = -1;        // the rank that gave up first
+    bool certain = false;    // nobody else need be heard: the process has ended
   };
   // One message under way. `request` is UCX's while not done.
   struct Transfer {
@@ -85,14 +99,29 @@ class UcxTransport final : public PointToPoint {
   void Started(void* request_or_status, Transfer& transfer);
   void Finish(Transfer& transfer, ucs_status_t status);
 
-  // Until nothing is pending, or an error.
-  absl::Status Wait(const WireOp& op);
-  absl::Status CheckTransfers(const WireOp& op) const;
-  // Sleeps until UCX has events, Cancel, the end of an awaited process, or the deadline.
-  absl::Status Sleep(const WireOp& op);
-  absl::Status CheckProcess(int peer, const WireOp& op);
+  // Until nothing is pending (nothing is returned), or a failure.
+  std::optional<Failure> Wait(const WireOp& op);
+  std::optional<Failure> CheckTransfers(const WireOp& op);
+  // Sleeps until UCX has events, Cancel, the end of an awaited process, or `until`.
+  std::optional<Failure> Sleep(const WireOp& op, SteadyTime until);
+  // Whether an awaited process has ended, as the last poll told.
+  std::optional<Failure> CheckProcesses();
   absl::Status CheckCancelled(const WireOp& op);
   AwaitedPeers Awaited() const;
+
+  // ucx_blame.cc. Asks the suspects whether they live, and whom they wait for.
+  void AskSuspects();
+  // Answers those who ask. A failure when a rank gave up.
+  std::optional<Failure> HearNotices();
+  // Tells the others, hears them, and puts the error together.
+  absl::Status GiveUp(const WireOp& op, Failure failure);
+  void HearWhetherItGaveUp(Failure& failure);
+  void SettleSuspects(const Failure& failure);
+  void TellOthers(const std::vector<int>& suspects, bool gone);
+  absl::Status SettledError(const WireOp& op, const Failure& failure) const;
+  // Lets UCX run until `done` or `until`.
+  template <typename Done>
+  void RunUntil(SteadyTime until, const Done& done);
 
   // Ends all that runs within kTeardownTimeMax and destroys the worker.
   void Teardown();
@@ -115,6 +144,8 @@ class UcxTransport final : public PointToPoint {
   bool failed_ = false;  // a transfer ended with an error
   int busy_arms_ = 0;    // times in a row that UCX would not let us sleep
   std::vector<pollfd> poll_;
+  WaitGraph graph_;
+  std::unique_ptr<UcxNotices> notices_;
 };
 
 }  // namespace conclave

@@ -49,6 +49,9 @@ absl::Status Configure(ucp_config_t* config, const UcxOptions& options) {
       // tail of a copy may stay with it while the rank computes, but only once the socket's buffer
       // is full.
       {"UCX_ZCOPY_THRESH", "ZCOPY_THRESH", HasRdma() ? "" : "16384"},
+      // Or making a connection to a host that does not answer keeps the thread for minutes. UCX
+      // 1.13 ignores this key with its prefix.
+      {"UCX_TCP_CONN_NB", "CONN_NB", "y"},
       {"UCX_POSIX_SEG_SIZE", "POSIX_SEG_SIZE", "16384"},
       {"UCX_POSIX_FIFO_SIZE", "POSIX_FIFO_SIZE", "128"},
   };
