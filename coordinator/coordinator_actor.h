@@ -29,6 +29,7 @@ struct CoordinatorOptions {
   bool cache_dtype_auto = false;  // cache.dtype by the workers' devices
   ComputeOptions compute;
   ExchangeKind exchange = ExchangeKind::kPcc;
+  PayloadFormat payload = PayloadFormat::kF32;  // of the exchange
   std::optional<ParallelSpec> spec;  // nullopt: chosen by memory
   int workers_expected = 1;          // without a spec: how many to wait for before the first plan
 

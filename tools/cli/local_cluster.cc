@@ -135,6 +135,7 @@ absl::Status LocalCluster::StartCoordinator() {
   AddFlag(argv, "max-num-seqs", absl::StrCat(model.sequences_max));
   AddFlag(argv, "max-num-batched-tokens", absl::StrCat(model.batch_tokens_max));
   AddFlag(argv, "exchange", model.exchange);
+  AddFlag(argv, "exchange-dtype", model.exchange_dtype);
   AddFlag(argv, "served-model-name", options_.served_model_name);
   AddFlag(argv, "ready-fd", absl::StrCat(fds[1]));
   absl::StatusOr<Subprocess> child =

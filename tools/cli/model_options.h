@@ -29,7 +29,8 @@ struct ModelOptions {
   int context_tokens_max = 0;           // --max-model-len; 0: the model's
   int sequences_max = 256;              // --max-num-seqs
   int batch_tokens_max = 512;           // --max-num-batched-tokens
-  std::string exchange = "pcc";         // pcc, naive
+  std::string exchange = "pcc";         // pcc, naive, two-level
+  std::string exchange_dtype = "float32";  // of its rows: float32, bfloat16, int8, fp8
 };
 
 // The model of the options, checked: its shape, whether weights are random, the resolved grid and
