@@ -30,8 +30,8 @@ struct CoordinatorOptions {
   ComputeOptions compute;
   ExchangeKind exchange = ExchangeKind::kPcc;
   PayloadFormat payload = PayloadFormat::kF32;  // of the exchange
-  std::optional<ParallelSpec> spec;  // nullopt: chosen by memory
-  int workers_expected = 1;          // without a spec: how many to wait for before the first plan
+  std::optional<ParallelSpec> spec;             // nullopt: chosen by memory
+  int workers_expected = 1;  // without a spec: how many to wait for before the first plan
 
   // Above every epoch that an earlier coordinator of these workers may have begun, so that a
   // restart does not use a number twice.

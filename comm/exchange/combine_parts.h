@@ -16,8 +16,8 @@ struct PartsToCombine {
   absl::Span<const int32_t> part_row;  // [tokens, top_k, slices]
   absl::Span<const float> weights;     // [tokens, top_k]
   int top_k = 0;
-  int slices = 1;         // 1, 2, 4 or 8
-  float* out = nullptr;   // [tokens, hidden]
+  int slices = 1;        // 1, 2, 4 or 8
+  float* out = nullptr;  // [tokens, hidden]
   int64_t tokens() const { return static_cast<int64_t>(weights.size()) / top_k; }
 };
 

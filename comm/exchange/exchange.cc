@@ -158,8 +158,9 @@ void ExchangeSchedule::DispatchInto(absl::Span<const int32_t> experts, int top_k
         DispatchToPeer& to = out[index];
         if (to.tokens.empty() || to.tokens.back() != token) to.tokens.push_back(token);
         const int32_t row = static_cast<int32_t>(to.tokens.size()) - 1;
-        const int32_t slot =
-            SpeaksOfCopies(to.stage_rank) ? static_cast<int32_t>(&copy - copies_.data()) : copy.slot;
+        const int32_t slot = SpeaksOfCopies(to.stage_rank)
+                                 ? static_cast<int32_t>(&copy - copies_.data())
+                                 : copy.slot;
         to.entries.push_back({row, slot, token, choice, slice});
       }
     }

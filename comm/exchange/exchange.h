@@ -27,7 +27,7 @@ namespace conclave {
 // One (token, choice, slice) that a destination computes: row `row` of the rows sent to it goes
 // through `slot`.
 struct ExchangeEntry {
-  int32_t row = 0;     // index into DispatchToPeer::tokens
+  int32_t row = 0;  // index into DispatchToPeer::tokens
   // Position of the unit among the destination's units of the layer; of a leader on another node,
   // which the unit need not be of: a copy (ExchangeSchedule::CopyAt).
   int32_t slot = 0;

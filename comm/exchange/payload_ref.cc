@@ -20,8 +20,8 @@ double StepsOf(PayloadFormat payload, int code) {
   }
   const int exponent = (code >> 3) & 15, mantissa = code & 7;
   if (exponent == 15 && mantissa == 7) return kNan;
-  const double magnitude = exponent == 0 ? std::ldexp(mantissa, -9)
-                                         : std::ldexp(8 + mantissa, exponent - 10);
+  const double magnitude =
+      exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
   return (code & 128) != 0 ? -magnitude : magnitude;
 }
 
@@ -34,8 +34,8 @@ int NearestCode(PayloadFormat payload, double steps) {
   double best_distance = std::numeric_limits<double>::infinity();
   for (int code = first; code <= last; ++code) {
     const double value = StepsOf(payload, code);
-    const bool other_sign = payload == PayloadFormat::kFp8 &&
-                            std::signbit(value) != std::signbit(steps);
+    const bool other_sign =
+        payload == PayloadFormat::kFp8 && std::signbit(value) != std::signbit(steps);
     if (std::isnan(value) || other_sign) continue;
     const double distance = std::fabs(value - steps);
     if (distance < best_distance || (distance == best_distance && code % 2 == 0)) {
@@ -121,7 +121,8 @@ void DecodeRowRef(const RowFormat& format, const uint8_t* bytes, float* row) {
   const int size = GroupSize(format);
   const int groups = (format.hidden + size - 1) / size;
   for (int g = 0; g < groups; ++g) {
-    DecodeGroup(format.payload, bytes + g * sizeof(float), bytes + groups * sizeof(float) + g * size,
+    const uint8_t* codes = bytes + groups * sizeof(float) + g * size;
+    DecodeGroup(format.payload, bytes + g * sizeof(float), codes,
                 std::min(size, format.hidden - g * size), row + g * size);
   }
 }

@@ -113,8 +113,8 @@ absl::Status ExchangeInbox::AddCopies(const DispatchView& view, Message& message
       AddEntry(row, copy.slot);
       continue;
     }
-    const bool known = copy.stage_rank < static_cast<int32_t>(hop_of_.size()) &&
-                       hop_of_[copy.stage_rank] >= 0;
+    const bool known =
+        copy.stage_rank < static_cast<int32_t>(hop_of_.size()) && hop_of_[copy.stage_rank] >= 0;
     if (!known) {
       return absl::InvalidArgumentError(absl::StrFormat(
           "MoE dispatch message: copy %d is of stage rank %d, which is not on this node; the "

@@ -67,8 +67,7 @@ class ExchangeInbox {
   void AddSlots(const DispatchView& view, Message& message);
   int32_t AddRow(const uint8_t* row);
   void AddEntry(int32_t row, int32_t slot);
-  void HandOn(const DispatchView& view, const WireEntry& entry,
-              const ExchangeSchedule::Copy& copy);
+  void HandOn(const DispatchView& view, const WireEntry& entry, const ExchangeSchedule::Copy& copy);
 
   const RowFormat format_;
   const ExchangeSchedule* schedule_ = nullptr;

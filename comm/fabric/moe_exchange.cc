@@ -17,8 +17,7 @@ MoeExchange::MoeExchange(Fabric& fabric, const ExpertMap& experts,
       options_(options),
       stage_rank_(options.spec.StageRankOf(options.position)),
       // A stage of one rank exchanges nothing: there is nothing to round.
-      format_(options.hidden,
-              options.spec.StageSize() > 1 ? options.payload : PayloadFormat::kF32),
+      format_(options.hidden, options.spec.StageSize() > 1 ? options.payload : PayloadFormat::kF32),
       inbox_(format_) {
   CHECK_GT(options.hidden, 0);
   CHECK_GT(options.top_k, 0);
@@ -119,7 +118,8 @@ size_t MoeExchange::BufferBytes() const {
   }
   for (const auto* lists : {&all_, &home_lists_}) {
     for (const DispatchToPeer& to : *lists) {
-      bytes += to.tokens.capacity() * sizeof(int32_t) + to.entries.capacity() * sizeof(ExchangeEntry);
+      bytes += to.tokens.capacity() * sizeof(int32_t);
+      bytes += to.entries.capacity() * sizeof(ExchangeEntry);
     }
   }
   return bytes + (part_row_.capacity() + output_row_.capacity()) * sizeof(int32_t) +

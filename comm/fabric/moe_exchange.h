@@ -146,9 +146,9 @@ class MoeExchange {
   // To every owner, as the naive schedule would send; under PCC this rank carries out those of its
   // own tp index, and the others tell what its tp group will hold.
   std::vector<DispatchToPeer> all_;
-  std::vector<DispatchToPeer> home_lists_;    // two-level
-  std::vector<const uint8_t*> token_rows_;    // [tokens] in the format
-  std::vector<float> home_weights_;           // two-level: [home tokens, top_k]
+  std::vector<DispatchToPeer> home_lists_;  // two-level
+  std::vector<const uint8_t*> token_rows_;  // [tokens] in the format
+  std::vector<float> home_weights_;         // two-level: [home tokens, top_k]
   std::vector<SendBuffer> sends_;
   std::vector<RecvBuffer> recvs_;
   ExchangeInbox inbox_;

@@ -54,8 +54,7 @@ void MoeExchange::MakeAnswers(RowsView computed, int round) {
     const int peer = FabricRank(message.stage_rank);
     if (ready && message.first_entry >= 0) {
       const float* rows = computed.row(message.first_entry);
-      sends_.push_back(
-          {peer, {reinterpret_cast<const uint8_t*>(rows), static_cast<size_t>(size)}});
+      sends_.push_back({peer, {reinterpret_cast<const uint8_t*>(rows), static_cast<size_t>(size)}});
       continue;
     }
     uint8_t* row = buffer.data() + at;
@@ -79,8 +78,7 @@ absl::Status MoeExchange::RunCombine(const char* name) {
   CountSent(before, sends_.size());
   for (const RecvBuffer& recv : recvs_) {
     const int64_t entries = static_cast<int64_t>(recv.bytes.size()) / format_.bytes();
-    const absl::Status status =
-        CheckCombine(static_cast<int64_t>(recv.received), entries, format_);
+    const absl::Status status = CheckCombine(static_cast<int64_t>(recv.received), entries, format_);
     if (!status.ok()) {
       return WithContext(status, absl::StrFormat("rank %d: %s of layer %d, from rank %d",
                                                  fabric_.rank(), name, layer_, recv.peer));
@@ -103,9 +101,8 @@ absl::Status MoeExchange::HandBack(RowsView computed) {
   recvs_.clear();
   for (size_t i = 0; i < handed_begin_.size(); ++i) {
     const DispatchToPeer& to = inbox_.handed_on()[i];
-    recvs_.push_back({FabricRank(to.stage_rank),
-                      buffer.subspan(handed_begin_[i] * format_.bytes(),
-                                     EntriesOf(to) * format_.bytes())});
+    recvs_.push_back({FabricRank(to.stage_rank), buffer.subspan(handed_begin_[i] * format_.bytes(),
+                                                                EntriesOf(to) * format_.bytes())});
   }
   return RunCombine("moe_hand_back");
 }
@@ -166,8 +163,7 @@ const float* MoeExchange::Decoded(const uint8_t* rows, int64_t count, GrowBuffer
 }
 
 // Adds up the parts of this rank's home tokens, and gathers the outputs of the others.
-absl::StatusOr<CombinedParts> MoeExchange::CombineAtHome(const Layer& layer,
-                                                         const uint8_t* parts) {
+absl::StatusOr<CombinedParts> MoeExchange::CombineAtHome(const Layer& layer, const uint8_t* parts) {
   const int tp = options_.spec.tp;
   home_begin_.assign(1, 0);
   for (int t = 0; t < tp; ++t) {

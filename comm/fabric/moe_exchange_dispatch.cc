@@ -139,9 +139,9 @@ absl::Status MoeExchange::RunRound(const Layer& layer, const DispatchInput& inpu
     absl::Status status = view.status();
     if (status.ok()) status = inbox_.Add(from, round, *view);
     if (!status.ok()) {
-      return WithContext(status, absl::StrFormat("rank %d: %s of layer %d, from rank %d",
-                                                 fabric_.rank(), kRoundNames[round], layer_,
-                                                 recvs_[i].peer));
+      return WithContext(status,
+                         absl::StrFormat("rank %d: %s of layer %d, from rank %d", fabric_.rank(),
+                                         kRoundNames[round], layer_, recvs_[i].peer));
     }
   }
   if (!own_added) AddOwn();
@@ -167,13 +167,12 @@ void MoeExchange::PlaceParts(const Layer& layer) {
   }
   std::fill(holder_begin_.begin() + holders, holder_begin_.end(), next);
   const int step = two_level() ? tp : 1;  // home tokens count without gaps
-  part_row_.resize(layer.schedule.HomeTokens(stage_rank_, tokens_) * options_.top_k *
-                   layer.slices);
+  part_row_.resize(layer.schedule.HomeTokens(stage_rank_, tokens_) * options_.top_k * layer.slices);
   for (size_t i = 0; i < lists.size(); ++i) {
     int64_t row = part_begin_[i];
     for (const ExchangeEntry& entry : lists[i].entries) {
-      const int64_t choice = static_cast<int64_t>(entry.token / step) * options_.top_k +
-                             entry.choice;
+      const int64_t choice =
+          static_cast<int64_t>(entry.token / step) * options_.top_k + entry.choice;
       part_row_[choice * layer.slices + entry.slice] = static_cast<int32_t>(row++);
     }
   }

@@ -51,11 +51,10 @@ MoeCase MakeMoeCase(const MoeCaseOptions& options, Rng& rng) {
   for (int d = 0; d < options.dp; ++d) {
     // None, one, or any number up to the most.
     const uint64_t draw = rng.Below(4);
-    const int tokens = draw < 2 ? static_cast<int>(draw)
-                                : static_cast<int>(rng.Below(options.tokens_max + 1));
+    const int tokens =
+        draw < 2 ? static_cast<int>(draw) : static_cast<int>(rng.Below(options.tokens_max + 1));
     made.tokens_by_dp.push_back(tokens);
-    made.routing.experts_by_dp.push_back(
-        RandomRouting(tokens, made.routing.top_k, kExperts, rng));
+    made.routing.experts_by_dp.push_back(RandomRouting(tokens, made.routing.top_k, kExperts, rng));
     std::vector<float> rows(tokens * options.hidden);
     for (float& v : rows) v = static_cast<float>(rng.Uniform() * 4 - 2);
     std::vector<float> weights(tokens * made.routing.top_k);
@@ -135,8 +134,7 @@ std::vector<float> RunMoeCase(MoeExchange& exchange, const MoeCase& c, int rank)
 
 std::vector<float> DirectOutputs(const MoeCase& c, ExchangeKind kind, PayloadFormat payload,
                                  int dp) {
-  const RowFormat format(c.hidden,
-                         c.spec.StageSize() > 1 ? payload : PayloadFormat::kF32);
+  const RowFormat format(c.hidden, c.spec.StageSize() > 1 ? payload : PayloadFormat::kF32);
   const int64_t tokens = c.tokens_by_dp[dp];
   std::vector<float> parts;
   std::vector<int32_t> part_row;

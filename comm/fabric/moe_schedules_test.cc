@@ -68,16 +68,16 @@ TEST_P(MoeSchedulesTest, OutputsAreThoseOfADirectComputation) {
 
 // Every message of the run, by (round, receiver), is in the list, and the other way round.
 TEST_P(MoeSchedulesTest, MessagesAreThoseOfTheTransfers) {
-  const std::map<std::string, std::pair<bool, int>> rounds = {  // of dispatch, of two rounds
-      {"moe_dispatch", {true, 0}},
-      {"moe_hand_on", {true, 1}},
-      {"moe_hand_back", {false, 0}},
-      {"moe_combine", {false, 1}}};
+  const std::map<std::string, std::pair<bool, int>> rounds = {// of dispatch, of two rounds
+                                                              {"moe_dispatch", {true, 0}},
+                                                              {"moe_hand_on", {true, 1}},
+                                                              {"moe_hand_back", {false, 0}},
+                                                              {"moe_combine", {false, 1}}};
   using Sent = std::tuple<bool, int, int, int64_t>;  // dispatch, round, to, bytes
   ForCases(8, [&](const MoeCase& c) {
     for (const ExchangeKind kind : kKinds) {
-      const auto listed = BuildTransfers(TransfersOf(c, kind, GetParam()), c.spec, c.nodes, c.layer,
-                                         c.routing);
+      const auto listed =
+          BuildTransfers(TransfersOf(c, kind, GetParam()), c.spec, c.nodes, c.layer, c.routing);
       ASSERT_TRUE(listed.ok()) << listed.status();
       // A stage of one rank rounds nothing, and sends nothing.
       const ExpertMap map = {{c.layer}};
@@ -164,8 +164,8 @@ TEST(MoeTwoLevelTest, ARowCrossesToANodeOnce) {
   auto fabrics = MakeFabrics(FabricKind::kLocal, 16);
   RunRanks(fabrics, [&](int rank, Fabric& fabric) {
     RecordingFabric recording(fabric);
-    MoeExchange exchange(
-        recording, map, ExchangeOptions(c, ExchangeKind::kTwoLevel, PayloadFormat::kF32, rank));
+    MoeExchange exchange(recording, map,
+                         ExchangeOptions(c, ExchangeKind::kTwoLevel, PayloadFormat::kF32, rank));
     RunMoeCase(exchange, c, rank);
     int across = 0;
     for (const RecordingFabric::Message& message : recording.messages()) {
@@ -236,8 +236,7 @@ TEST(MoeTwoLevelTest, ASilentLeaderIsNamed) {
     input.tokens_by_dp = c.tokens_by_dp;
     if (rank == 0) {
       // Takes part in the first round, then falls silent.
-      const ExchangeSchedule schedule(
-          {ExchangeKind::kTwoLevel, c.spec, rank, c.nodes}, c.layer);
+      const ExchangeSchedule schedule({ExchangeKind::kTwoLevel, c.spec, rank, c.nodes}, c.layer);
       const auto lists = schedule.Dispatch(input.experts, c.routing.top_k);
       std::vector<const uint8_t*> rows;
       for (int t = 0; t < c.tokens_by_dp[0]; ++t) {

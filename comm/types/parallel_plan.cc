@@ -41,8 +41,8 @@ const char* PayloadFormatName(PayloadFormat format) {
 }
 
 absl::StatusOr<PayloadFormat> ParsePayloadFormat(absl::string_view text) {
-  for (const PayloadFormat format : {PayloadFormat::kF32, PayloadFormat::kBf16,
-                                     PayloadFormat::kInt8, PayloadFormat::kFp8}) {
+  for (const PayloadFormat format :
+       {PayloadFormat::kF32, PayloadFormat::kBf16, PayloadFormat::kInt8, PayloadFormat::kFp8}) {
     if (text == PayloadFormatName(format)) return format;
   }
   return absl::InvalidArgumentError(

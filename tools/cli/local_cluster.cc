@@ -174,6 +174,7 @@ absl::StatusOr<Subprocess> LocalCluster::StartWorker(int i) const {
   AddFlag(argv, "coordinator", control_);
   AddFlag(argv, "state-dir", state_dir_);
   AddFlag(argv, "name", name);
+  if (options_.nodes > 1) AddFlag(argv, "node", absl::StrCat("node", i * options_.nodes / count));
   AddFlag(argv, "device", DeviceOfWorker(options_.model, i));
   AddFlag(argv, "threads", absl::StrCat(threads));
   AddFlag(argv, "memory", memory);

@@ -44,7 +44,8 @@ TEST(ModelOptionsTest, RefusesBadFlags) {
   EXPECT_THAT(refusal([](ModelOptions& o) { o.load_format = "gguf"; }), HasSubstr("--load-format"));
   EXPECT_THAT(refusal([](ModelOptions& o) { o.load_format = "safetensors"; }),
               HasSubstr("--load-format"));
-  EXPECT_THAT(refusal([](ModelOptions& o) { o.exchange = "ring"; }), HasSubstr("--exchange 'ring'"));
+  EXPECT_THAT(refusal([](ModelOptions& o) { o.exchange = "ring"; }),
+              HasSubstr("--exchange 'ring'"));
   EXPECT_THAT(refusal([](ModelOptions& o) { o.exchange_dtype = "fp4"; }),
               HasSubstr("--exchange-dtype 'fp4'"));
   EXPECT_THAT(refusal([](ModelOptions& o) { o.exchange_dtype = "fp8", o.deterministic = true; }),

@@ -23,9 +23,8 @@ Model::Model(const ModelParts& parts)
   CHECK_EQ(parts.fabric.rank(), parts.assign.rank);
   const Assign& assign = parts.assign;
   if (assign.shape.IsMoe()) {
-    exchange_ =
-        std::make_unique<MoeExchange>(parts.fabric, assign.plan.experts,
-                                      ExchangeOptionsOf(assign, parts.nodes, parts.timeout));
+    exchange_ = std::make_unique<MoeExchange>(
+        parts.fabric, assign.plan.experts, ExchangeOptionsOf(assign, parts.nodes, parts.timeout));
   }
   for (size_t i = 0; i < parts.weights.layers.size(); ++i) {
     layers_.push_back(MakeLayer(static_cast<int>(i)));

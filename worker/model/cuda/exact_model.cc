@@ -71,9 +71,8 @@ ExactModel::ExactModel(const DeviceModelParts& parts)
       layer_function_(LayerOf(parts.assign.shape.architecture)) {
   const Assign& assign = parts.assign;
   if (assign.shape.IsMoe()) {
-    exchange_ =
-        std::make_unique<MoeExchange>(parts.fabric, assign.plan.experts,
-                                      ExchangeOptionsOf(assign, parts.nodes, parts.timeout));
+    exchange_ = std::make_unique<MoeExchange>(
+        parts.fabric, assign.plan.experts, ExchangeOptionsOf(assign, parts.nodes, parts.timeout));
   }
   for (const DeviceLayer& layer : parts.weights.layers) {
     units_.emplace_back();
