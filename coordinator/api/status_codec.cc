@@ -89,7 +89,8 @@ json::object PlanJson(const ParallelPlan& plan) {
           {"pp", plan.spec.pp},
           {"ep", plan.spec.ep},
           {"slices", plan.spec.slices},
-          {"exchange", plan.exchange == ExchangeKind::kPcc ? "pcc" : "naive"},
+          {"exchange", ExchangeKindName(plan.exchange)},
+          {"exchange_dtype", PayloadFormatName(plan.payload)},
           {"workers", std::move(workers)},
           {"stages", std::move(stages)},
           {"experts", ExpertsJson(plan)}};

@@ -87,7 +87,10 @@ void AddModelFlags(CLI::App& app, ModelOptions& model, bool model_required) {
                  "Tokens in a step, for each dp group; longer prompts are cut into chunks")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  app.add_option("--exchange", model.exchange, "MoE all-to-all schedule: pcc or naive")
+  app.add_option("--exchange", model.exchange, "MoE all-to-all schedule: pcc, naive or two-level")
+      ->capture_default_str();
+  app.add_option("--exchange-dtype", model.exchange_dtype,
+                 "Rows of the MoE all-to-all: float32 (exact), bfloat16, int8 or fp8")
       ->capture_default_str();
 }
 
@@ -219,7 +222,9 @@ void AddCoordinator(CLI::App& root, Invocation& invocation) {
   app->add_option("--max-model-len", flags->context_tokens_max);
   app->add_option("--max-num-seqs", flags->sequences_max)->capture_default_str();
   app->add_option("--max-num-batched-tokens", flags->batch_tokens_max)->capture_default_str();
-  app->add_option("--exchange", flags->exchange)->capture_default_str();
+  app->add_option("--exchange", flags->exchange, "pcc, naive or two-level")->capture_default_str();
+  app->add_option("--exchange-dtype", flags->exchange_dtype, "float32, bfloat16, int8 or fp8")
+      ->capture_default_str();
   app->add_option("--served-model-name", flags->served_model_name);
   app->add_option("--ready-fd", flags->ready_fd)->group("");
   app->footer(
