@@ -16,8 +16,8 @@ namespace conclave {
 // the workers' counters.
 std::string ClusterStatusJson(const ClusterStatus& status);
 
-// {"model": ..., "counts": [[tokens of each expert of layer 0, ...], ...]}: rows of dense layers are
-// zeros. What `plan --trace` reads.
+// {"model": ..., "counts": [[tokens of each expert of layer 0, ...], ...]}: rows of dense layers
+// are zeros. What `plan --trace` reads.
 std::string ExpertLoadsJson(absl::string_view model, const LoadProfile& loads);
 
 // Ascending numbers as ranges: "0-3,8".
