@@ -139,7 +139,7 @@ class UcxTransport final : public PointToPoint {
 
   absl::Status dead_;
   FabricCounters counters_;
-  std::vector<Transfer> transfers_;  // of the exchange under way: receives, then sends
+  std::vector<Transfer> transfers_;  // of the exchange under way: sends, then receives
   size_t pending_ = 0;
   bool failed_ = false;  // a transfer ended with an error
   int busy_arms_ = 0;    // times in a row that UCX would not let us sleep
