@@ -229,14 +229,11 @@ absl::Status UcxTransport::Exchange(absl::Span<const SendBuffer> sends,
 }
 
 std::optional<UcxTransport::Failure> UcxTransport::Wait(const WireOp& op) {
-  const SteadyTime give_up_at = op.deadline - ReserveOf(op);
-  const SteadyTime ask_at = give_up_at - ReserveOf(op);
-  for (Peer& peer : peers_) peer.asked = false;
   const bool spins = spin_ > std::chrono::nanoseconds::zero();
   SteadyTime spin_until = SteadyTime::min();  // not known yet
   int polls = 0;                              // since the clock was read
+  ++waits_;
   busy_arms_ = 0;
-  if (std::optional<Failure> failure = HearNotices()) return failure;
   while (pending_ > 0 || failed_) {
     if (failed_) {
       if (std::optional<Failure> failure = CheckTransfers(op)) return failure;
@@ -249,11 +246,14 @@ std::optional<UcxTransport::Failure> UcxTransport::Wait(const WireOp& op) {
     if (progressed) spin_until = SteadyTime::min();
     if (pending_ == 0 || (++polls < kPollsPerClock && (progressed || spins))) continue;
     polls = 0;
+    if (std::optional<Failure> failure = HearNotices()) return failure;
+    const std::chrono::nanoseconds reserve = ReserveOf(op);
+    const SteadyTime give_up_at = op.deadline - reserve;
+    const SteadyTime ask_at = give_up_at - reserve;
     const SteadyTime now = Clock::now();
     if (now >= give_up_at) return Failure{};  // the suspects are those awaited
     if (spin_until == SteadyTime::min()) spin_until = now + spin_;
     if (progressed || now < spin_until) continue;
-    if (std::optional<Failure> failure = HearNotices()) return failure;
     if (now >= ask_at) {
       graph_.SetAwaited(Awaited().All());
       AskSuspects();

@@ -50,18 +50,13 @@ absl::Status Configure(ucp_config_t* config, const UcxOptions& options) {
       // tail of a copy may stay with it while the rank computes, but only once the socket's buffer
       // is full.
       {"UCX_ZCOPY_THRESH", "ZCOPY_THRESH", HasRdma() ? "" : "16384"},
-<<<<<<< HEAD
       // Or making a connection to a host that does not answer keeps the thread for minutes. UCX
       // 1.13 ignores this key with its prefix.
       {"UCX_TCP_CONN_NB", "CONN_NB", "y"},
-      {"UCX_POSIX_SEG_SIZE", "POSIX_SEG_SIZE", "16384"},
-      {"UCX_POSIX_FIFO_SIZE", "POSIX_FIFO_SIZE", "128"},
-=======
       // By the names of all shared memory: UCX takes those of posix from the environment only, and
       // here ignores them without a word.
       {"UCX_MM_SEG_SIZE", "MM_SEG_SIZE", "16384", "UCX_POSIX_SEG_SIZE"},
       {"UCX_MM_FIFO_SIZE", "MM_FIFO_SIZE", "128", "UCX_POSIX_FIFO_SIZE"},
->>>>>>> 3f99723 (The transport polls without reading the clock, its queue has the size it asks UCX for, and large messages do not put the receiver to sleep)
   };
   for (const Setting& setting : settings) {
     if (setting.value.empty() || SetByUser(setting.variable) || SetByUser(setting.other_variable)) {
