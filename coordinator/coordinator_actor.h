@@ -29,8 +29,9 @@ struct CoordinatorOptions {
   bool cache_dtype_auto = false;  // cache.dtype by the workers' devices
   ComputeOptions compute;
   ExchangeKind exchange = ExchangeKind::kPcc;
-  std::optional<ParallelSpec> spec;  // nullopt: chosen by memory
-  int workers_expected = 1;          // without a spec: how many to wait for before the first plan
+  PayloadFormat payload = PayloadFormat::kF32;  // of the exchange
+  std::optional<ParallelSpec> spec;             // nullopt: chosen by memory
+  int workers_expected = 1;  // without a spec: how many to wait for before the first plan
 
   // Above every epoch that an earlier coordinator of these workers may have begun, so that a
   // restart does not use a number twice.
@@ -72,6 +73,7 @@ class CoordinatorActor : public Actor {
   void Cancel(ActorContext& ctx, RequestId id);
   void Drain(ActorContext& ctx);
   ClusterStatus Status(absl::Time now) const;
+  const LoadProfile& ExpertCounts() const { return loop_.experts().counts(); }
 
  private:
   bool serving() const;

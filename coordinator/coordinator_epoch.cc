@@ -37,6 +37,7 @@ void CoordinatorActor::TryPlan(ActorContext& ctx) {
   cache_ = CacheOfMembers();
   input.cache = cache_;
   input.exchange = options_.exchange;
+  input.payload = options_.payload;
   for (const auto& [name, member] : members_.members()) {
     if (members_.IsSuspect(member, ctx.Now())) continue;
     input.workers.push_back({member.id, name, member.hello.node, member.hello.memory_bytes});

@@ -143,7 +143,13 @@ absl::StatusOr<CoordinatorOptions> ActorOptions(const CoordinatorFlags& flags, c
   options.context_tokens_max = flags.context_tokens_max;
   options.sequences_max = flags.sequences_max;
   options.batch_tokens_max = flags.batch_tokens_max;
-  options.exchange = flags.exchange == "naive" ? ExchangeKind::kNaive : ExchangeKind::kPcc;
+  ASSIGN_OR_RETURN(options.exchange, ParseExchangeKind(flags.exchange));
+  ASSIGN_OR_RETURN(options.payload, ParsePayloadFormat(flags.exchange_dtype));
+  if (flags.deterministic && options.payload != PayloadFormat::kF32) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--exchange-dtype ", flags.exchange_dtype,
+                     " rounds activations, --deterministic forbids it; leave one of them out"));
+  }
   const int context = flags.context_tokens_max > 0
                           ? std::min(flags.context_tokens_max, model.shape.context_tokens)
                           : model.shape.context_tokens;

@@ -30,6 +30,7 @@ struct CoordinatorFlags {
   int sequences_max = 256;
   int batch_tokens_max = 512;
   std::string exchange = "pcc";
+  std::string exchange_dtype = "float32";
   std::string served_model_name;  // empty: the folder's name
   int ready_fd = -1;              // gets one JSON line when the process listens
 };

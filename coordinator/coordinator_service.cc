@@ -29,6 +29,10 @@ void CoordinatorService::GetStatus(std::function<void(const ClusterStatus&)> don
       [this, done = std::move(done)](ActorContext& ctx) { done(actor_.Status(ctx.Now())); });
 }
 
+void CoordinatorService::GetExpertLoads(std::function<void(const LoadProfile&)> done) {
+  mailbox_.Post([this, done = std::move(done)](ActorContext&) { done(actor_.ExpertCounts()); });
+}
+
 void CoordinatorService::Drain() {
   mailbox_.Post([this](ActorContext& ctx) { actor_.Drain(ctx); });
 }

@@ -23,6 +23,7 @@ class CoordinatorService : public ClusterService {
   void Cancel(RequestId id) override;
   // `done` is dropped when the actor has stopped.
   void GetStatus(std::function<void(const ClusterStatus&)> done) override;
+  void GetExpertLoads(std::function<void(const LoadProfile&)> done) override;
   void Drain() override;
 
  private:

@@ -64,8 +64,10 @@ std::vector<std::string> SummarizePlan(const ModelShape& shape, const ParallelPl
   CHECK_EQ(static_cast<int>(names.size()), plan.spec.WorkerCount());
   std::vector<std::string> lines;
   lines.push_back(absl::StrFormat("%s: %d workers, exchange %s", plan.spec.ToString(),
-                                  plan.spec.WorkerCount(),
-                                  plan.exchange == ExchangeKind::kPcc ? "pcc" : "naive"));
+                                  plan.spec.WorkerCount(), ExchangeKindName(plan.exchange)));
+  if (plan.payload != PayloadFormat::kF32) {
+    absl::StrAppend(&lines.back(), " in ", PayloadFormatName(plan.payload));
+  }
   for (int rank = 0; rank < plan.spec.WorkerCount(); ++rank) {
     lines.push_back(
         absl::StrCat("rank ", rank, " (", names[rank], "): ", RankLine(shape, plan, rank)));

@@ -65,6 +65,7 @@ ParallelPlan Build(const PlacementInput& input, const ParallelSpec& spec, const 
   ParallelPlan plan;
   plan.spec = spec;
   plan.exchange = input.exchange;
+  plan.payload = input.payload;
   for (int rank = 0; rank < spec.WorkerCount(); ++rank) plan.workers.push_back(order[rank].id);
   plan.stages = SplitLayers(input.shape.layers, spec.pp);
   plan.experts = SpreadExperts(input.shape, spec);

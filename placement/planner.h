@@ -28,6 +28,7 @@ struct PlacementInput {
   std::vector<PlacementWorker> workers;  // in any order
   CacheOptions cache;
   ExchangeKind exchange = ExchangeKind::kPcc;
+  PayloadFormat payload = PayloadFormat::kF32;  // of the exchange
 };
 
 // A plan whose epoch is 0. The choice among grids: as many workers as possible; then few pipeline

@@ -213,6 +213,7 @@ TEST(CodecTest, InconsistentPlansAreNamed) {
   ExpectRefused(JudgeSpoiled([](Assign& a) { a.plan.stages = {{1, 2}}; }), "plan.stages.begin");
   ExpectRefused(JudgeSpoiled([](Assign& a) { a.plan.exchange = ExchangeKind(7); }),
                 "plan.exchange");
+  ExpectRefused(JudgeSpoiled([](Assign& a) { a.plan.payload = PayloadFormat(4); }), "plan.payload");
 }
 
 TEST(CodecTest, InconsistentExpertTablesAreNamed) {

@@ -172,6 +172,7 @@ void Write(const ParallelPlan& in, schema::ParallelPlan::Builder out) {
   auto layers = out.initExperts(in.experts.layers.size());
   for (size_t i = 0; i < in.experts.layers.size(); ++i) Write(in.experts.layers[i], layers[i]);
   out.setExchange(static_cast<schema::ExchangeKind>(in.exchange));
+  out.setPayload(static_cast<schema::PayloadFormat>(in.payload));
 }
 
 // One overload for each alternative of Message.

@@ -138,7 +138,8 @@ ParallelPlan RandomPlan(Rng& rng, const ModelShape& shape) {
     out.experts.layers.push_back(
         shape.IsMoeLayer(layer) ? RandomOwners(rng, shape.moe.experts, out.spec) : LayerExperts());
   }
-  out.exchange = static_cast<ExchangeKind>(rng.Below(2));
+  out.exchange = static_cast<ExchangeKind>(rng.Below(3));
+  out.payload = static_cast<PayloadFormat>(rng.Below(4));
   return out;
 }
 

@@ -162,7 +162,8 @@ ParallelPlan ReadPlan(schema::ParallelPlan::Reader in, const ModelShape& shape, 
   for (size_t i = 0; i < layer_count && check.ok(); ++i) {
     out.experts.layers.push_back(ReadLayerExperts(layers[i], shape, out.spec, check));
   }
-  out.exchange = check.Enumerant("plan.exchange", in.getExchange(), ExchangeKind::kPcc);
+  out.exchange = check.Enumerant("plan.exchange", in.getExchange(), ExchangeKind::kTwoLevel);
+  out.payload = check.Enumerant("plan.payload", in.getPayload(), PayloadFormat::kFp8);
   return out;
 }
 

@@ -7,35 +7,110 @@
 
 namespace conclave {
 
-ExchangeSchedule::ExchangeSchedule(ExchangeKind kind, const ParallelSpec& spec,
-                                   const LayerExperts& experts, int stage_rank)
-    : kind_(kind), spec_(spec), stage_rank_(stage_rank), slices_(experts.slices()) {
-  const int stage_size = spec.StageSize();
-  CHECK_GE(stage_rank, 0);
-  CHECK_LT(stage_rank, stage_size);
+namespace {
+
+RankNodes NodesOrOne(const RankNodes& nodes, int stage_size) {
+  if (nodes.empty()) return RankNodes(stage_size, 0);
+  CHECK_EQ(static_cast<int>(nodes.size()), stage_size) << "nodes of another stage";
+  return nodes;
+}
+
+}  // namespace
+
+ExchangeSchedule::ExchangeSchedule(const ExchangeScheduleOptions& options,
+                                   const LayerExperts& experts)
+    : kind_(options.kind),
+      spec_(options.spec),
+      stage_rank_(options.stage_rank),
+      slices_(experts.slices()),
+      nodes_(NodesOrOne(options.nodes, options.spec.StageSize())) {
+  const int stage_size = spec_.StageSize();
+  CHECK_GE(stage_rank_, 0);
+  CHECK_LT(stage_rank_, stage_size);
   const int units = experts.experts() * slices_;
-  std::vector<int32_t> slots(stage_size, 0);  // units seen so far of each rank: the next slot
+  units_held_.assign(stage_size, 0);
   first_.reserve(units + 1);
   first_.push_back(0);
   for (int unit = 0; unit < units; ++unit) {
     for (const int32_t owner : experts.Owners({unit / slices_, unit % slices_})) {
       CHECK_LT(owner, stage_size) << "an expert map of a larger stage";
-      copies_.push_back({owner, slots[owner]++});
+      copies_.push_back({owner, units_held_[owner]++});
     }
     first_.push_back(static_cast<int32_t>(copies_.size()));
   }
-  index_of_.assign(stage_size, -1);
-  for (int other = 0; other < stage_size; ++other) {
-    const bool reachable = kind == ExchangeKind::kNaive || other % spec.tp == stage_rank % spec.tp;
-    if (other != stage_rank && reachable && slots[other] > 0) peers_.send_to.push_back(other);
-    if (other != stage_rank && reachable && slots[stage_rank] > 0) {
-      peers_.recv_from.push_back(other);
-    }
-    if (other == stage_rank || (reachable && slots[other] > 0)) {
+  if (kind_ == ExchangeKind::kTwoLevel) {
+    FindLeaders();
+  } else {
+    FindOwners();
+  }
+}
+
+void ExchangeSchedule::FindOwners() {
+  const bool naive = kind_ == ExchangeKind::kNaive;
+  index_of_.assign(spec_.StageSize(), -1);
+  for (int other = 0; other < spec_.StageSize(); ++other) {
+    const bool reachable = naive || other % spec_.tp == stage_rank_ % spec_.tp;
+    if (other != stage_rank_ && reachable && Owns(other)) peers_.send_to.push_back(other);
+    if (other != stage_rank_ && reachable && Owns(stage_rank_)) peers_.recv_from.push_back(other);
+    if (other == stage_rank_ || (reachable && Owns(other))) {
       index_of_[other] = static_cast<int32_t>(destinations_.size());
       destinations_.push_back(other);
     }
   }
+}
+
+void ExchangeSchedule::FindLeaders() {
+  const int own = nodes_.NodeOf(stage_rank_);
+  std::vector<bool> node_owns(nodes_.nodes(), false);
+  for (int rank = 0; rank < nodes_.ranks(); ++rank) {
+    if (Owns(rank)) node_owns[nodes_.NodeOf(rank)] = true;
+  }
+  // Where rows for a rank go first: to itself on this node, to a leader on another.
+  const auto hop = [&](int rank) {
+    const int node = nodes_.NodeOf(rank);
+    return node == own ? rank : nodes_.LeaderOf(stage_rank_, node);
+  };
+  std::vector<bool> sends(nodes_.ranks(), false);
+  sends[stage_rank_] = true;
+  for (int rank = 0; rank < nodes_.ranks(); ++rank) {
+    if (Owns(rank)) sends[hop(rank)] = true;
+  }
+  std::vector<int32_t> position(nodes_.ranks(), -1);
+  for (int rank = 0; rank < nodes_.ranks(); ++rank) {
+    const int node = nodes_.NodeOf(rank);
+    if (sends[rank]) {
+      position[rank] = static_cast<int32_t>(destinations_.size());
+      destinations_.push_back(rank);
+    }
+    if (rank == stage_rank_) continue;
+    if (sends[rank]) peers_.send_to.push_back(rank);
+    const bool comes = node == own ? Owns(stage_rank_)
+                                   : node_owns[own] && nodes_.LeaderOf(rank, own) == stage_rank_;
+    if (comes) peers_.recv_from.push_back(rank);
+    if (node != own) continue;
+    if (Owns(rank) && nodes_.Leads(stage_rank_)) hand_on_.send_to.push_back(rank);
+    if (Owns(stage_rank_) && nodes_.Leads(rank)) hand_on_.recv_from.push_back(rank);
+  }
+  index_of_.assign(nodes_.ranks(), -1);
+  for (int rank = 0; rank < nodes_.ranks(); ++rank) {
+    if (Owns(rank) || rank == stage_rank_) index_of_[rank] = position[hop(rank)];
+  }
+}
+
+int64_t ExchangeSchedule::HomeTokens(int stage_rank, int64_t tokens) const {
+  if (kind_ != ExchangeKind::kTwoLevel) return tokens;
+  const int tp = stage_rank % spec_.tp;
+  return tokens > tp ? (tokens - tp - 1) / spec_.tp + 1 : 0;
+}
+
+int64_t ExchangeSchedule::HandedOnMax(int leader, absl::Span<const int32_t> tokens_by_dp) const {
+  const int own = nodes_.NodeOf(stage_rank_);
+  int64_t rows = 0;
+  for (int rank = 0; rank < nodes_.ranks(); ++rank) {
+    if (nodes_.NodeOf(rank) == own || nodes_.LeaderOf(rank, own) != leader) continue;
+    rows += HomeTokens(rank, tokens_by_dp[rank / spec_.tp]);
+  }
+  return rows;
 }
 
 const ExchangeSchedule::Copy& ExchangeSchedule::CopyFor(int32_t expert, int slice,
@@ -47,12 +122,14 @@ const ExchangeSchedule::Copy& ExchangeSchedule::CopyFor(int32_t expert, int slic
 }
 
 bool ExchangeSchedule::Handles(int32_t expert, int slice, int32_t token) const {
+  if (kind_ == ExchangeKind::kTwoLevel) return token % spec_.tp == stage_rank_ % spec_.tp;
   return kind_ == ExchangeKind::kNaive ||
          CopyFor(expert, slice, token).stage_rank % spec_.tp == stage_rank_ % spec_.tp;
 }
 
 int ExchangeSchedule::HolderTp(int32_t expert, int slice, int32_t token) const {
   if (kind_ == ExchangeKind::kNaive) return stage_rank_ % spec_.tp;
+  if (kind_ == ExchangeKind::kTwoLevel) return token % spec_.tp;
   return CopyFor(expert, slice, token).stage_rank % spec_.tp;
 }
 
@@ -68,7 +145,9 @@ void ExchangeSchedule::DispatchInto(absl::Span<const int32_t> experts, int top_k
   }
   const int32_t expert_count = static_cast<int32_t>(first_.size() - 1) / slices_;
   const int32_t tokens = static_cast<int32_t>(experts.size() / top_k);
-  for (int32_t token = 0; token < tokens; ++token) {
+  const bool two_level = kind_ == ExchangeKind::kTwoLevel;
+  const int32_t step = two_level ? spec_.tp : 1;
+  for (int32_t token = two_level ? stage_rank_ % spec_.tp : 0; token < tokens; token += step) {
     for (int32_t choice = 0; choice < top_k; ++choice) {
       const int32_t expert = experts[static_cast<size_t>(token) * top_k + choice];
       CHECK(expert >= 0 && expert < expert_count) << "no such expert: " << expert;
@@ -79,11 +158,16 @@ void ExchangeSchedule::DispatchInto(absl::Span<const int32_t> experts, int top_k
         DispatchToPeer& to = out[index];
         if (to.tokens.empty() || to.tokens.back() != token) to.tokens.push_back(token);
         const int32_t row = static_cast<int32_t>(to.tokens.size()) - 1;
-        to.entries.push_back({row, copy.slot, token, choice, slice});
+        const int32_t slot = SpeaksOfCopies(to.stage_rank)
+                                 ? static_cast<int32_t>(&copy - copies_.data())
+                                 : copy.slot;
+        to.entries.push_back({row, slot, token, choice, slice});
       }
     }
   }
   for (DispatchToPeer& to : out) {
+    // A leader takes them row by row, as they are, and so hands them on.
+    if (SpeaksOfCopies(to.stage_rank)) continue;
     // A token may choose one expert twice: choice and slice make the order total.
     std::sort(to.entries.begin(), to.entries.end(),
               [](const ExchangeEntry& a, const ExchangeEntry& b) {
@@ -101,14 +185,11 @@ std::vector<DispatchToPeer> ExchangeSchedule::Dispatch(absl::Span<const int32_t>
   return out;
 }
 
-int64_t DispatchBytes(int64_t rows, int64_t entries, int hidden) {
+int64_t DispatchBytes(int64_t rows, int64_t entries, const RowFormat& format) {
   return static_cast<int64_t>(sizeof(DispatchHeader)) +
-         entries * static_cast<int64_t>(sizeof(WireEntry)) +
-         rows * hidden * static_cast<int64_t>(sizeof(float));
+         entries * static_cast<int64_t>(sizeof(WireEntry)) + rows * format.bytes();
 }
 
-int64_t CombineBytes(int64_t entries, int hidden) {
-  return entries * hidden * static_cast<int64_t>(sizeof(float));
-}
+int64_t CombineBytes(int64_t entries, const RowFormat& format) { return entries * format.bytes(); }
 
 }  // namespace conclave

@@ -15,19 +15,24 @@ absl::Status Bad(const char* field, int64_t value, const char* wanted, int64_t b
                       field, value, wanted, bound));
 }
 
+uint32_t MagicOf(const RowFormat& format) {
+  return kDispatchMagic + (static_cast<uint32_t>(format.payload) << 24);
+}
+
 bool IsAligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % alignof(WireEntry) == 0; }
 
 }  // namespace
 
-int64_t EncodeDispatch(const DispatchToPeer& to, const TokenRows& rows, absl::Span<uint8_t> out) {
+int64_t EncodeDispatch(const DispatchToPeer& to, absl::Span<const uint8_t* const> rows,
+                       const RowFormat& format, absl::Span<uint8_t> out) {
   const int64_t row_count = static_cast<int64_t>(to.tokens.size());
   const int64_t entry_count = static_cast<int64_t>(to.entries.size());
-  const int64_t size = DispatchBytes(row_count, entry_count, static_cast<int>(rows.hidden));
+  const int64_t size = DispatchBytes(row_count, entry_count, format);
   CHECK_LE(size, static_cast<int64_t>(out.size()));
   CHECK(IsAligned(out.data()));
-  const DispatchHeader header = {kDispatchMagic, static_cast<uint32_t>(row_count),
+  const DispatchHeader header = {MagicOf(format), static_cast<uint32_t>(row_count),
                                  static_cast<uint32_t>(entry_count),
-                                 static_cast<uint32_t>(rows.hidden)};
+                                 static_cast<uint32_t>(format.hidden)};
   std::memcpy(out.data(), &header, sizeof(header));
   uint8_t* at = out.data() + sizeof(header);
   for (const ExchangeEntry& entry : to.entries) {
@@ -35,10 +40,10 @@ int64_t EncodeDispatch(const DispatchToPeer& to, const TokenRows& rows, absl::Sp
     std::memcpy(at, &wire, sizeof(wire));
     at += sizeof(wire);
   }
-  const int64_t row_bytes = rows.hidden * static_cast<int64_t>(sizeof(float));
+  const int64_t row_bytes = format.bytes();
   for (const int32_t token : to.tokens) {
-    CHECK_LT(token, rows.tokens);
-    std::memcpy(at, rows.data + token * rows.stride, row_bytes);
+    CHECK_LT(static_cast<size_t>(token), rows.size());
+    std::memcpy(at, rows[token], row_bytes);
     at += row_bytes;
   }
   return size;
@@ -53,21 +58,21 @@ absl::StatusOr<DispatchView> ParseDispatch(absl::Span<const uint8_t> bytes,
     return Bad("length", size, "less than the header's", sizeof(header));
   }
   std::memcpy(&header, bytes.data(), sizeof(header));
-  if (header.magic != kDispatchMagic) return Bad("magic", header.magic, "not", kDispatchMagic);
-  if (header.hidden != static_cast<uint32_t>(limits.hidden)) {
-    return Bad("hidden", header.hidden, "not", limits.hidden);
+  const uint32_t magic = MagicOf(limits.format);
+  if (header.magic != magic) return Bad("magic", header.magic, "not", magic);
+  if (header.hidden != static_cast<uint32_t>(limits.format.hidden)) {
+    return Bad("hidden", header.hidden, "not", limits.format.hidden);
   }
   if (header.rows > limits.rows_max) return Bad("rows", header.rows, "above", limits.rows_max);
   if (header.entries > limits.entries_max) {
     return Bad("entries", header.entries, "above", limits.entries_max);
   }
-  const int64_t expected = DispatchBytes(header.rows, header.entries, limits.hidden);
+  const int64_t expected = DispatchBytes(header.rows, header.entries, limits.format);
   if (size != expected) return Bad("length", size, "not", expected);
   DispatchView view;
   view.entries = absl::MakeConstSpan(
       reinterpret_cast<const WireEntry*>(bytes.data() + sizeof(header)), header.entries);
-  view.rows = reinterpret_cast<const float*>(bytes.data() + sizeof(header) +
-                                             header.entries * sizeof(WireEntry));
+  view.rows = bytes.data() + sizeof(header) + header.entries * sizeof(WireEntry);
   view.row_count = header.rows;
   for (const WireEntry& entry : view.entries) {
     if (entry.row < 0 || entry.row >= view.row_count) {
@@ -80,12 +85,12 @@ absl::StatusOr<DispatchView> ParseDispatch(absl::Span<const uint8_t> bytes,
   return view;
 }
 
-absl::Status CheckCombine(int64_t bytes, int64_t entries, int hidden) {
-  if (bytes == CombineBytes(entries, hidden)) return absl::OkStatus();
+absl::Status CheckCombine(int64_t bytes, int64_t entries, const RowFormat& format) {
+  if (bytes == CombineBytes(entries, format)) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrFormat("MoE combine message: length is %d, not %d for %d entries; the sender runs "
                       "another plan or binary",
-                      bytes, CombineBytes(entries, hidden), entries));
+                      bytes, CombineBytes(entries, format), entries));
 }
 
 }  // namespace conclave

@@ -1,7 +1,7 @@
 // The wire layout of MoE messages between ranks of one stage. Dispatch: a DispatchHeader, `entries`
-// WireEntry pairs, then `rows` rows of `hidden` floats. Combine: one row of `hidden` floats for
-// each entry of the dispatch, in its order; both sides know the count, so it has no header. Native
-// byte order: the ranks of a replica run one binary. Pure functions on bytes; any thread.
+// WireEntry pairs, then `rows` rows in the format of payload.h. Combine: one row for each entry of
+// the dispatch, in its order; both sides know the count, so it has no header. Native byte order:
+// the ranks of a replica run one binary. Pure functions on bytes; any thread.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +10,11 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "comm/exchange/exchange.h"
+#include "comm/exchange/payload.h"
 
 namespace conclave {
 
-inline constexpr uint32_t kDispatchMagic = 0x3144434d;  // "MCD1"
+inline constexpr uint32_t kDispatchMagic = 0x3144434d;  // "MCD1", of floats; "MCD2".. rounded
 
 struct DispatchHeader {
   uint32_t magic = kDispatchMagic;
@@ -23,37 +24,31 @@ struct DispatchHeader {
 };
 static_assert(sizeof(DispatchHeader) == 16);
 
-// Row `row` of the message goes through unit `slot` of the receiver.
+// Row `row` of the message goes through unit `slot` of the receiver; of a message to a leader on
+// another node `slot` is a copy of the layer's map (ExchangeSchedule::CopyAt) on its node.
 struct WireEntry {
   int32_t row = 0;
   int32_t slot = 0;
 };
 static_assert(sizeof(WireEntry) == 8);
 
-// fp32 rows of the sender's tokens: token t at data + t * stride.
-struct TokenRows {
-  const float* data = nullptr;
-  int64_t tokens = 0;
-  int64_t hidden = 0;
-  int64_t stride = 0;  // elements
-};
-
 // Writes the message of `to` into `out`, of at least DispatchBytes, aligned to 8; returns the bytes
-// written.
-int64_t EncodeDispatch(const DispatchToPeer& to, const TokenRows& rows, absl::Span<uint8_t> out);
+// written. rows[i]: the row of to.tokens' id i, in `format`.
+int64_t EncodeDispatch(const DispatchToPeer& to, absl::Span<const uint8_t* const> rows,
+                       const RowFormat& format, absl::Span<uint8_t> out);
 
 // What a message may hold: more is refused.
 struct DispatchLimits {
-  int64_t rows_max = 0;     // tokens of the sender's dp group in this step
+  int64_t rows_max = 0;     // tokens whose rows may come by the sender in this step
   int64_t entries_max = 0;  // rows_max * top_k * slices
-  int slots = 0;            // units of the receiver
-  int hidden = 0;
+  int slots = 0;            // units of the receiver, or copies of the map
+  RowFormat format = 0;
 };
 
 // A parsed message; borrows the bytes.
 struct DispatchView {
   absl::Span<const WireEntry> entries;
-  const float* rows = nullptr;  // [row_count, hidden]
+  const uint8_t* rows = nullptr;  // [row_count, format.bytes()]
   int64_t row_count = 0;
 };
 
@@ -62,6 +57,6 @@ absl::StatusOr<DispatchView> ParseDispatch(absl::Span<const uint8_t> bytes,
                                            const DispatchLimits& limits);
 
 // InvalidArgument unless a combine message of `bytes` bytes answers `entries` entries.
-absl::Status CheckCombine(int64_t bytes, int64_t entries, int hidden);
+absl::Status CheckCombine(int64_t bytes, int64_t entries, const RowFormat& format);
 
 }  // namespace conclave

@@ -30,7 +30,9 @@ Message Sample() {
   to.tokens = {0, 2};
   to.entries = {{0, 1, 0, 0, 0}, {1, 1, 2, 1, 0}, {1, 4, 2, 0, 0}};
   Message message;
-  message.size = EncodeDispatch(to, {data.data(), 3, kHidden, 5}, message.all());
+  std::vector<const uint8_t*> rows;
+  for (int i = 0; i < 3; ++i) rows.push_back(reinterpret_cast<const uint8_t*>(&data[i * 5]));
+  message.size = EncodeDispatch(to, rows, kHidden, message.all());
   return message;
 }
 
@@ -40,8 +42,9 @@ TEST(ExchangeLayoutTest, RoundTrip) {
   const auto view = ParseDispatch(message.bytes(), kLimits);
   ASSERT_TRUE(view.ok()) << view.status();
   ASSERT_EQ(view->row_count, 2);
-  EXPECT_EQ(std::vector<float>(view->rows, view->rows + 8),
-            (std::vector<float>{0, 1, 2, 3, 20, 21, 22, 23}));
+  std::vector<float> rows(8);
+  std::memcpy(rows.data(), view->rows, sizeof(float) * rows.size());
+  EXPECT_EQ(rows, (std::vector<float>{0, 1, 2, 3, 20, 21, 22, 23}));
   ASSERT_EQ(view->entries.size(), 3u);
   EXPECT_EQ(view->entries[2].row, 1);
   EXPECT_EQ(view->entries[2].slot, 4);
@@ -49,7 +52,7 @@ TEST(ExchangeLayoutTest, RoundTrip) {
 
 TEST(ExchangeLayoutTest, EmptyMessage) {
   Message message;
-  message.size = EncodeDispatch({}, {nullptr, 0, kHidden, 0}, message.all());
+  message.size = EncodeDispatch({}, {}, kHidden, message.all());
   EXPECT_EQ(message.size, sizeof(DispatchHeader));
   const auto view = ParseDispatch(message.bytes(), kLimits);
   ASSERT_TRUE(view.ok());

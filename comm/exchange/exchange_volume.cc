@@ -20,6 +20,7 @@ RankVolume ExchangeVolume::Total() const {
 
 ExchangeVolume CountExchange(ExchangeKind kind, const ParallelSpec& spec, const LayerExperts& layer,
                              int hidden, const ExchangeRouting& routing) {
+  CHECK(kind != ExchangeKind::kTwoLevel) << "BuildTransfers counts two-level exchanges";
   CHECK_EQ(static_cast<int>(routing.experts_by_dp.size()), spec.dp);
   ExchangeVolume volume;
   volume.ranks.resize(spec.StageSize());

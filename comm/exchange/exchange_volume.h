@@ -32,6 +32,7 @@ struct ExchangeVolume {
   RankVolume Total() const;  // sums; peers: the maximum
 };
 
+// Naive or PCC, rows of floats; BuildTransfers (transfers.h) counts the others.
 ExchangeVolume CountExchange(ExchangeKind kind, const ParallelSpec& spec, const LayerExperts& layer,
                              int hidden, const ExchangeRouting& routing);
 

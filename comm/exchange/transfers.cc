@@ -21,25 +21,16 @@ bool Before(const Transfer& a, const Transfer& b) {
 
 TransferBuilder::TransferBuilder(const TransferOptions& options, const ParallelSpec& spec,
                                  const RankNodes& nodes)
-    : options_(options), spec_(spec) {
+    : options_(options), spec_(spec), layout_(nodes) {
   const int size = spec.StageSize();
-  CHECK_EQ(static_cast<int>(nodes.size()), size);
-  std::map<int, int32_t> index;
-  for (const int node : nodes) index.emplace(node, 0);
-  int32_t next = 0;
-  for (auto& [node, i] : index) i = next++;
-  nodes_.resize(index.size());
-  for (int rank = 0; rank < size; ++rank) {
-    const int32_t node = index[nodes[rank]];
-    node_of_.push_back(node);
-    position_of_.push_back(static_cast<int32_t>(nodes_[node].ranks.size()));
-    nodes_[node].ranks.push_back(rank);
-  }
+  CHECK_EQ(layout_.ranks(), size);
+  nodes_.resize(layout_.nodes());
   int32_t cells = 0;
-  for (NodeRanks& node : nodes_) {
-    by_node_.insert(by_node_.end(), node.ranks.begin(), node.ranks.end());
-    node.first_cell = cells;
-    if (nodes_.size() > 1) cells += static_cast<int32_t>(node.ranks.size() * node.ranks.size());
+  for (int node = 0; node < layout_.nodes(); ++node) {
+    const std::vector<int32_t>& ranks = layout_.RanksOf(node);
+    by_node_.insert(by_node_.end(), ranks.begin(), ranks.end());
+    nodes_[node].first_cell = cells;
+    if (layout_.nodes() > 1) cells += static_cast<int32_t>(ranks.size() * ranks.size());
   }
   direct_.cells.resize(size);
   if (options.schedule == TransferSchedule::kTwoLevel) {
@@ -59,31 +50,26 @@ int TransferBuilder::rounds() const {
 // The rank of `node` that speaks with `other_node`; of node leaders, for the rank at `position` of
 // that other node.
 int TransferBuilder::LeaderFor(int node, int other_node, int position) const {
-  const std::vector<int32_t>& ranks = nodes_[node].ranks;
   const bool turns = options_.variant == TwoLevelVariant::kGatherFirst;
-  return ranks[(turns ? node + other_node : position) % static_cast<int>(ranks.size())];
+  return layout_.RankAt(node, turns ? node + other_node : position);
 }
 
 void TransferBuilder::FindOwners(const LayerExperts& layer) {
   owner_.assign(spec_.StageSize(), false);
-  for (NodeRanks& node : nodes_) node.owns = false;
+  for (Node& node : nodes_) node.owns = false;
   for (const int32_t rank : layer.ranks()) {
     CHECK_LT(rank, spec_.StageSize()) << "an expert map of a larger stage";
     owner_[rank] = true;
-    nodes_[node_of_[rank]].owns = true;
+    nodes_[layout_.NodeOf(rank)].owns = true;
   }
 }
 
 // True when rows of another node may come to `rank` to be handed on.
 bool TransferBuilder::LeadsInto(int rank) const {
-  const int node = node_of_[rank];
-  for (int other = 0; other < static_cast<int>(nodes_.size()); ++other) {
-    if (other == node) continue;
-    const bool turns = options_.variant == TwoLevelVariant::kGatherFirst;
-    const int senders = turns ? 1 : static_cast<int>(nodes_[other].ranks.size());
-    for (int position = 0; position < senders; ++position) {
-      if (LeaderFor(node, other, position) == rank) return true;
-    }
+  if (options_.variant == TwoLevelVariant::kNodeLeaders) return layout_.Leads(rank);
+  const int node = layout_.NodeOf(rank);
+  for (int other = 0; other < layout_.nodes(); ++other) {
+    if (other != node && LeaderFor(node, other, 0) == rank) return true;
   }
   return false;
 }
@@ -99,11 +85,11 @@ std::vector<int32_t> TransferBuilder::Peers(int round, int from) const {
     }
     return peers;
   }
-  const int own = node_of_[from];
+  const int own = layout_.NodeOf(from);
   const bool turns = options_.variant == TwoLevelVariant::kGatherFirst;
   const bool last = round == rounds() - 1;
   if (round == 0 || (last && nodes_[own].owns && LeadsInto(from))) {
-    for (const int32_t to : nodes_[own].ranks) {
+    for (const int32_t to : layout_.RanksOf(own)) {
       if (to != from && owner_[to]) peers.push_back(to);
     }
   }
@@ -114,7 +100,7 @@ std::vector<int32_t> TransferBuilder::Peers(int round, int from) const {
       if (turns && round == 0) {
         if (speaker != from) peers.push_back(speaker);
       } else if (speaker == from) {
-        peers.push_back(LeaderFor(node, own, position_of_[from]));
+        peers.push_back(LeaderFor(node, own, layout_.PositionOf(from)));
       }
     }
   }
@@ -154,13 +140,13 @@ void TransferBuilder::Add(Table& table, int index, RowId row) {
 
 // One (token, choice, slice) of `sender` that `owner` computes.
 void TransferBuilder::AddEntry(int sender, int owner, RowId row) {
-  const int own = node_of_[sender];
-  const int node = node_of_[owner];
+  const int own = layout_.NodeOf(sender);
+  const int node = layout_.NodeOf(owner);
   if (options_.schedule != TransferSchedule::kTwoLevel || own == node) {
     if (owner != sender) Add(direct_, owner, row);
     return;
   }
-  const int leader = LeaderFor(node, own, position_of_[sender]);
+  const int leader = LeaderFor(node, own, layout_.PositionOf(sender));
   if (options_.variant == TwoLevelVariant::kNodeLeaders) {
     Add(direct_, leader, row);
   } else {
@@ -169,9 +155,9 @@ void TransferBuilder::AddEntry(int sender, int owner, RowId row) {
     Add(across_, node, row);
   }
   if (leader == owner) return;
-  const NodeRanks& there = nodes_[node];
-  const int width = static_cast<int>(there.ranks.size());
-  Add(inside_, there.first_cell + position_of_[leader] * width + position_of_[owner], row);
+  const int width = static_cast<int>(layout_.RanksOf(node).size());
+  const int line = nodes_[node].first_cell + layout_.PositionOf(leader) * width;
+  Add(inside_, line + layout_.PositionOf(owner), row);
 }
 
 void TransferBuilder::AddRows(int sender, const LayerExperts& layer, const ExchangeRouting& routing,
@@ -212,10 +198,9 @@ void TransferBuilder::List(Table& table, int index, Transfer transfer, LayerTran
   Cell& cell = table.cells[index];
   transfer.rows = cell.rows;
   transfer.entries = cell.entries;
-  const double row_bytes = options_.hidden * options_.element_bytes;
   transfer.bytes = static_cast<int64_t>(sizeof(DispatchHeader)) +
                    transfer.entries * static_cast<int64_t>(sizeof(WireEntry)) +
-                   std::llround(static_cast<double>(transfer.rows) * row_bytes);
+                   RowBytes(transfer.rows);
   out.dispatch.push_back(transfer);
   if (options_.list_rows) {
     out.dispatch_rows.emplace_back();
@@ -252,15 +237,16 @@ void TransferBuilder::ListNodePairs(int node, LayerTransfers& out) {
 void TransferBuilder::ListInside(LayerTransfers& out) {
   if (nodes_.size() < 2) return;
   const int round = rounds() - 1;
-  for (const NodeRanks& node : nodes_) {
-    const int width = static_cast<int>(node.ranks.size());
+  for (int node = 0; node < layout_.nodes(); ++node) {
+    const std::vector<int32_t>& ranks = layout_.RanksOf(node);
+    const int width = static_cast<int>(ranks.size());
     for (int i = 0; i < width; ++i) {
-      const bool asked = options_.empty_messages && LeadsInto(node.ranks[i]);
+      const bool asked = options_.empty_messages && LeadsInto(ranks[i]);
       for (int j = 0; j < width; ++j) {
-        const int cell = node.first_cell + i * width + j;
-        const bool empty = asked && i != j && owner_[node.ranks[j]];
+        const int cell = nodes_[node].first_cell + i * width + j;
+        const bool empty = asked && i != j && owner_[ranks[j]];
         if (inside_.cells[cell].rows == 0 && !empty) continue;
-        List(inside_, cell, {.round = round, .from = node.ranks[i], .to = node.ranks[j]}, out);
+        List(inside_, cell, {.round = round, .from = ranks[i], .to = ranks[j]}, out);
       }
     }
   }
@@ -287,7 +273,8 @@ void TransferBuilder::SortDispatch(LayerTransfers& out) const {
   out.dispatch_rows = std::move(rows);
 }
 
-int64_t TransferBuilder::CombineRowBytes(int64_t rows) const {
+int64_t TransferBuilder::RowBytes(int64_t rows) const {
+  if (options_.payload) return rows * RowFormat(options_.hidden, *options_.payload).bytes();
   return std::llround(static_cast<double>(rows) * options_.hidden * options_.element_bytes);
 }
 
@@ -305,18 +292,20 @@ void TransferBuilder::ListCombine(LayerTransfers& out) {
   for (const Transfer& t : out.dispatch) {
     Transfer& back = out.combine[starts_[bucket(t)]++];
     back = {out.rounds - 1 - t.round, t.to, t.from, sums ? t.rows : t.entries, t.entries, 0};
-    back.bytes = CombineRowBytes(back.rows);
+    back.bytes = RowBytes(back.rows);
   }
 }
 
-void TransferBuilder::ListGather(LayerTransfers& out) const {
+void TransferBuilder::ListGather(const ExchangeRouting& routing, LayerTransfers& out) const {
   if (options_.schedule == TransferSchedule::kNaive) return;
   for (int from = 0; from < spec_.StageSize(); ++from) {
-    if (held_[from] == 0 && !options_.empty_messages) continue;
+    // A group knows when it has no tokens at all, and gathers nothing.
+    const bool idle = routing.experts_by_dp[from / spec_.tp].empty();
+    if (idle || (held_[from] == 0 && !options_.empty_messages)) continue;
     const int group = from - from % spec_.tp;
     for (int to = group; to < group + spec_.tp; ++to) {
       if (to == from) continue;
-      out.gather.push_back({0, from, to, held_[from], held_[from], CombineRowBytes(held_[from])});
+      out.gather.push_back({0, from, to, held_[from], held_[from], RowBytes(held_[from])});
     }
   }
 }
@@ -345,14 +334,14 @@ void TransferBuilder::BuildInto(const LayerExperts& layer, const ExchangeRouting
     const int sender = by_node_[i];
     AddRows(sender, layer, routing, out);
     ListSender(sender, out);
-    const int node = node_of_[sender];
-    const bool node_done = i + 1 == by_node_.size() || node_of_[by_node_[i + 1]] != node;
+    const int node = layout_.NodeOf(sender);
+    const bool node_done = i + 1 == by_node_.size() || layout_.NodeOf(by_node_[i + 1]) != node;
     if (gathers && node_done) ListNodePairs(node, out);
   }
   if (options_.schedule == TransferSchedule::kTwoLevel) ListInside(out);
   SortDispatch(out);
   ListCombine(out);
-  ListGather(out);
+  ListGather(routing, out);
 }
 
 }  // namespace conclave

@@ -11,11 +11,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "comm/exchange/exchange_volume.h"
+#include "comm/exchange/node_layout.h"
+#include "comm/exchange/payload.h"
 #include "comm/types/expert_map.h"
 #include "comm/types/parallel_spec.h"
 
@@ -46,7 +49,9 @@ struct TransferOptions {
   bool empty_messages = false;
   bool list_rows = false;  // fills LayerTransfers::dispatch_rows
   int hidden = 0;
-  double element_bytes = 4;  // of an activation; the runtime sends floats
+  double element_bytes = 4;  // of an activation
+  // What the runtime sends instead, scales included; overrides element_bytes.
+  std::optional<PayloadFormat> payload;
 };
 
 struct Transfer {
@@ -90,9 +95,6 @@ struct RoundPeers {
   bool operator==(const RoundPeers&) const = default;
 };
 
-// Where a stage's ranks are: [stage size] node of each; any numbers, equal on one node.
-using RankNodes = std::vector<int>;
-
 // Builds transfers of one stage, layer by layer, reusing its memory. The arguments are the
 // caller's own: broken ones CHECK; BuildTransfers checks those from outside.
 class TransferBuilder {
@@ -119,10 +121,9 @@ class TransferBuilder {
     std::vector<Cell> cells;
     std::vector<int32_t> touched;
   };
-  struct NodeRanks {
-    std::vector<int32_t> ranks;  // ascending
-    int32_t first_cell = 0;      // of the node's square in inside_
-    bool owns = false;           // some rank holds a unit of the layer
+  struct Node {
+    int32_t first_cell = 0;  // of the node's square in inside_
+    bool owns = false;       // some rank holds a unit of the layer
   };
 
   int LeaderFor(int node, int other_node, int position) const;
@@ -139,19 +140,18 @@ class TransferBuilder {
   void List(Table& table, int cell, Transfer transfer, LayerTransfers& out);
   void SortDispatch(LayerTransfers& out) const;
   void ListCombine(LayerTransfers& out);
-  void ListGather(LayerTransfers& out) const;
-  int64_t CombineRowBytes(int64_t rows) const;
+  void ListGather(const ExchangeRouting& routing, LayerTransfers& out) const;
+  int64_t RowBytes(int64_t rows) const;
 
   TransferOptions options_;
   ParallelSpec spec_;
-  std::vector<NodeRanks> nodes_;
-  std::vector<int32_t> node_of_;      // [stage size] index into nodes_
-  std::vector<int32_t> position_of_;  // [stage size] among its node's ranks
-  std::vector<int32_t> by_node_;      // [stage size] ranks, node by node
-  std::vector<bool> owner_;           // [stage size] holds a unit of the layer
-  Table direct_;                      // round 0, by receiver; one sender at a time
-  Table across_;                      // gather-first's round 1, by node; one node at a time
-  Table inside_;                      // the last round, by NodeRanks::first_cell and positions
+  NodeLayout layout_;
+  std::vector<Node> nodes_;       // of the layout
+  std::vector<int32_t> by_node_;  // [stage size] ranks, node by node
+  std::vector<bool> owner_;       // [stage size] holds a unit of the layer
+  Table direct_;                  // round 0, by receiver; one sender at a time
+  Table across_;                  // gather-first's round 1, by node; one node at a time
+  Table inside_;                  // the last round, by Node::first_cell and positions
   std::vector<std::vector<RowId>> lists_;
   std::vector<int64_t> held_;  // [stage size] rows that a rank has after the combine
   std::vector<int32_t> seen_;  // [copies] build that last used it

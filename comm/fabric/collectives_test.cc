@@ -226,6 +226,10 @@ INSTANTIATE_TEST_SUITE_P(Tcp, CollectivesTest,
                          testing::Combine(testing::Values(FabricKind::kUcxTcp),
                                           testing::Values(2, 3, 4, 8)),
                          CaseName);
+INSTANTIATE_TEST_SUITE_P(Nccl, CollectivesTest,
+                         testing::Combine(testing::Values(FabricKind::kNcclFake),
+                                          testing::Range(1, 9)),
+                         CaseName);
 
 }  // namespace
 }  // namespace conclave

@@ -1,115 +1,147 @@
-// Latency of exchanges and sums over UCX between processes of this machine, by size and number of
-// ranks; and what it takes to start a fabric. Prints one line a size: microseconds per call (median
-// of the calls of rank 0) and the share of a copy at memory speed that the bytes would allow.
-// Usage: fabric_bench [tcp]
+#include "comm/fabric/fabric_bench.h"
+
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
-#include <cstring>
-#include <string>
-#include <vector>
+#include <cstdint>
+#include <functional>
 
-#include "absl/strings/str_cat.h"
-#include "comm/fabric/process_world.h"
-#include "comm/fabric/ucx_fabric.h"
-#include "glog/logging.h"
+#include "comm/base/status.h"
+#include "comm/fabric/grow_buffer.h"
 
 namespace conclave {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double MicrosecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+absl::StatusOr<std::vector<double>> TimeCalls(const BenchCalls& calls,
+                                              const std::function<absl::Status(int call)>& call) {
+  std::vector<double> seconds;
+  seconds.reserve(calls.calls);
+  Clock::time_point start = Clock::now();
+  for (int i = -calls.warmups; i < calls.calls; ++i) {
+    RETURN_IF_ERROR(call(i));
+    // The end of a call is the start of the next: reading the clock twice would count.
+    const Clock::time_point end = Clock::now();
+    if (i >= 0) seconds.push_back(std::chrono::duration<double>(end - start).count());
+    start = end;
+  }
+  return seconds;
 }
 
-// Microseconds to copy `bytes` once within this process.
-double CopyTime(size_t bytes) {
-  std::vector<uint8_t> from(bytes, 1), to(bytes, 2);
-  double best = 1e9;
-  for (int i = 0; i < 5; ++i) {
-    const auto start = Clock::now();
-    std::memcpy(to.data(), from.data(), bytes);
-    best = std::min(best, MicrosecondsSince(start));
-  }
-  return best;
-}
-
-double Median(std::vector<double> times) {
-  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-  return times[times.size() / 2];
-}
-
-int CallsFor(size_t bytes) { return bytes < (1 << 16) ? 2000 : bytes < (1 << 20) ? 200 : 20; }
-
-// Every rank sends `bytes` to every other.
-double TimeExchange(ProcessRank& rank, size_t bytes) {
-  const std::vector<uint8_t> out(bytes, 1);
-  std::vector<std::vector<uint8_t>> in(rank.ranks(), std::vector<uint8_t>(bytes));
-  std::vector<SendBuffer> sends;
-  std::vector<RecvBuffer> recvs;
-  for (int peer = 0; peer < rank.ranks(); ++peer) {
-    if (peer == rank.rank()) continue;
-    sends.push_back({peer, out});
-    recvs.push_back({peer, absl::MakeSpan(in[peer])});
-  }
-  std::vector<double> times;
-  for (int call = 0; call < CallsFor(bytes); ++call) {
-    const auto start = Clock::now();
-    const absl::Status status =
-        rank.fabric()->Exchange(sends, absl::MakeSpan(recvs), {"bench_exchange", call});
-    CHECK(status.ok()) << status;
-    times.push_back(MicrosecondsSince(start));
-  }
-  return Median(std::move(times));
-}
-
-double TimeSum(ProcessRank& rank, size_t bytes) {
-  std::vector<float> data(bytes / sizeof(float), 0.0f);
-  std::vector<double> times;
-  for (int call = 0; call < CallsFor(bytes); ++call) {
-    const auto start = Clock::now();
-    const absl::Status status =
-        rank.fabric()->AllReduceSum(rank.Whole(), absl::MakeSpan(data), {"bench_sum", call});
-    CHECK(status.ok()) << status;
-    times.push_back(MicrosecondsSince(start));
-  }
-  return Median(std::move(times));
-}
-
-void Measure(ProcessRank& rank) {
-  for (const size_t bytes : {size_t{4}, size_t{4} << 10, size_t{16} << 10, size_t{64} << 10,
-                             size_t{1} << 20, size_t{8} << 20}) {
-    const double exchange = TimeExchange(rank, bytes);
-    const double sum = TimeSum(rank, bytes);
-    if (rank.rank() != 0) continue;
-    rank.Say(absl::StrCat(bytes, " B  exchange ", exchange, " us (ratio to one copy ",
-                          exchange / CopyTime(bytes), ")  all_reduce ", sum, " us"));
-  }
-  rank.Say("end");
-}
-
-void Main(bool one_node) {
-  for (const int ranks : {2, 4, 8}) {
-    const auto start = Clock::now();
-    ProcessWorld world(ranks, one_node, Measure);
-    std::printf("%d ranks, started and connected in %.1f ms\n", ranks,
-                MicrosecondsSince(start) / 1000);
-    for (int rank = 0; rank < ranks; ++rank) {
-      while (true) {
-        const auto text = world.Receive(rank, absl::Seconds(100));
-        CHECK(text.ok()) << text.status();
-        if (*text == "end") break;
-        std::printf("  %s\n", text->c_str());
-      }
-    }
-  }
+absl::Span<uint8_t> Filled(GrowBuffer& buffer, size_t bytes) {
+  const absl::Span<uint8_t> filled = buffer.Bytes(bytes);
+  std::fill(filled.begin(), filled.end(), uint8_t{1});
+  return filled;
 }
 
 }  // namespace
-}  // namespace conclave
 
-int main(int argc, char** argv) {
-  conclave::Main(argc < 2 || std::string(argv[1]) != "tcp");
-  return 0;
+BenchCalls CallsFor(size_t bytes, double seconds) {
+  // About 2 GB/s and 2 us a call: slow enough that real fabrics take less than `seconds`.
+  const double each = 2e-6 + static_cast<double>(bytes) / 2e9;
+  BenchCalls calls;
+  calls.calls = static_cast<int>(std::clamp(seconds / each, 10.0, 50000.0));
+  calls.warmups = std::max(2, calls.calls / 10);
+  return calls;
 }
+
+absl::StatusOr<std::vector<double>> TimePingPong(Fabric& fabric, const PairLoad& load) {
+  GrowBuffer out, in;  // aligned as those of the exchange are
+  const SendBuffer send = {load.peer, Filled(out, load.bytes)};
+  RecvBuffer recv = {load.peer, Filled(in, load.bytes)};
+  const FabricOp op = {"bench_ping_pong"};
+  // The higher rank answers: it receives first, and its last answer asks for nothing more. Each
+  // rank makes one call a round trip, as an exchange of a step does.
+  const bool answers = fabric.rank() > load.peer;
+  if (answers) RETURN_IF_ERROR(fabric.Exchange({}, {&recv, 1}, op));
+  const int last = load.calls.calls - 1;
+  const auto call = [&](int i) {
+    return fabric.Exchange({&send, 1}, absl::MakeSpan(&recv, answers && i == last ? 0 : 1), op);
+  };
+  ASSIGN_OR_RETURN(std::vector<double> seconds, TimeCalls(load.calls, call));
+  for (double& one_way : seconds) one_way /= 2;
+  return seconds;
+}
+
+absl::StatusOr<std::vector<double>> TimeStream(Fabric& fabric, const PairLoad& load) {
+  // One buffer for all messages: what is measured is the fabric, not the memory of a window.
+  GrowBuffer buffer;
+  const absl::Span<uint8_t> bytes = Filled(buffer, load.bytes);
+  const bool sends = fabric.rank() < load.peer;
+  const std::vector<SendBuffer> outgoing(sends ? load.window : 0, {load.peer, bytes});
+  std::vector<RecvBuffer> incoming(sends ? 0 : load.window, {load.peer, bytes});
+  const FabricOp op = {"bench_stream"};
+  return TimeCalls(load.calls, [&](int) {
+    return fabric.Exchange(outgoing, absl::MakeSpan(incoming), op);
+  });
+}
+
+absl::Span<const FabricCollectiveName> FabricCollectives() {
+  static constexpr FabricCollectiveName kNames[] = {
+      {FabricCollective::kAllReduce, "all_reduce"},
+      {FabricCollective::kReduceScatter, "reduce_scatter"},
+      {FabricCollective::kAllGather, "all_gather"},
+      {FabricCollective::kBroadcast, "broadcast"},
+      {FabricCollective::kAllToAll, "all_to_all"},
+  };
+  return kNames;
+}
+
+absl::StatusOr<std::vector<double>> TimeCollective(Fabric& fabric, const FabricGroup& group,
+                                                   const CollectiveLoad& load) {
+  const int n = group.size();
+  const size_t floats = load.bytes / sizeof(float);
+  const FabricOp op = {"bench_collective"};
+  std::vector<std::vector<uint8_t>> in;
+  switch (load.collective) {
+    case FabricCollective::kAllReduce: {
+      std::vector<float> data(floats);
+      return TimeCalls(load.calls, [&](int) {
+        return fabric.AllReduceSum(group, absl::MakeSpan(data), op);
+      });
+    }
+    case FabricCollective::kReduceScatter: {
+      const std::vector<float> data(floats * n);
+      std::vector<float> out(floats);
+      return TimeCalls(load.calls, [&](int) {
+        return fabric.ReduceScatterSum(group, data, absl::MakeSpan(out), op);
+      });
+    }
+    case FabricCollective::kAllGather: {
+      const std::vector<uint8_t> part(load.bytes, 1);
+      in.assign(n, part);
+      std::vector<absl::Span<uint8_t>> out;
+      for (std::vector<uint8_t>& bytes : in) out.push_back(absl::MakeSpan(bytes));
+      return TimeCalls(load.calls, [&](int) { return fabric.AllGatherV(group, part, out, op); });
+    }
+    case FabricCollective::kBroadcast: {
+      std::vector<uint8_t> data(load.bytes, 1);
+      // The root changes from call to call, or it would run ahead of the others.
+      return TimeCalls(load.calls, [&](int call) {
+        const int root = (call % n + n) % n;
+        return fabric.Broadcast(group, root, absl::MakeSpan(data), op);
+      });
+    }
+    case FabricCollective::kAllToAll: {
+      const std::vector<uint8_t> out(load.bytes, 1);
+      in.assign(n, out);
+      const std::vector<absl::Span<const uint8_t>> sends(n, out);
+      std::vector<RecvBuffer> recvs(n);
+      for (int i = 0; i < n; ++i) recvs[i].bytes = absl::MakeSpan(in[i]);
+      return TimeCalls(load.calls, [&](int) {
+        return AllToAllV(fabric, group, sends, absl::MakeSpan(recvs), op);
+      });
+    }
+  }
+  return absl::InvalidArgumentError("collective: no such value; take one of FabricCollectives()");
+}
+
+double PercentileOf(std::vector<double> seconds, double share) {
+  if (seconds.empty()) return 0;
+  const double index = share * static_cast<double>(seconds.size() - 1);
+  const auto at = seconds.begin() + static_cast<int64_t>(index + 0.5);
+  std::nth_element(seconds.begin(), at, seconds.end());
+  return *at;
+}
+
+}  // namespace conclave

@@ -9,11 +9,12 @@
 
 namespace conclave {
 
-enum class FabricKind { kLocal, kUcxShared, kUcxTcp };
+enum class FabricKind { kLocal, kUcxShared, kUcxTcp, kNcclFake };
 
 const char* FabricKindName(FabricKind kind);
 
-// `ranks` connected fabrics of `epoch`. kUcxTcp pretends that each rank is on a node of its own.
+// `ranks` connected fabrics of `epoch`. kUcxTcp pretends that each rank is on a node of its own;
+// kNcclFake is the fabric over NCCL on comm/fabric/nccl/fake_nccl.h.
 std::vector<std::unique_ptr<Fabric>> MakeFabrics(FabricKind kind, int ranks, uint64_t epoch = 1);
 
 // Runs body(rank, fabric) on a thread for each rank and joins them.

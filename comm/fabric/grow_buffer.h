@@ -32,6 +32,8 @@ class GrowBuffer {
     return reinterpret_cast<float*>(Bytes(count * sizeof(float)).data());
   }
 
+  // What the last request returned, or null.
+  const uint8_t* data() const { return data_.get(); }
   size_t capacity() const { return capacity_; }
 
  private:

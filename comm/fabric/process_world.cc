@@ -2,17 +2,20 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <memory>
+#include <cerrno>
+#include <cstring>
 #include <numeric>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "comm/base/status.h"
-#include "comm/fabric/ucx_fabric.h"
 #include "glog/logging.h"
 
 namespace conclave {
@@ -20,6 +23,16 @@ namespace {
 
 // Seqpacket sockets keep the boundaries of texts, which are shorter than this.
 constexpr size_t kTextMax = 64 << 10;
+
+// Before a child's error in place of its address; "connected" when all went well.
+constexpr absl::string_view kErrorMark = "error: ";
+constexpr char kConnected[] = "connected";
+
+absl::Status SystemError(const char* what, int rank) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("starting fabric rank ", rank, ": the system gives no ", what, ": ",
+                   std::strerror(errno), "; see ulimit -u and ulimit -n"));
+}
 
 void SendText(int fd, const std::string& text) {
   CHECK_LT(text.size(), kTextMax);
@@ -54,8 +67,8 @@ void ProcessRank::Say(const std::string& text) { SendText(fd_, text); }
 
 void ProcessRank::AwaitGoOn() { CHECK(ReceiveText(fd_, absl::Seconds(60)).ok()); }
 
-absl::Status ProcessRank::Connect(bool one_node) {
-  ASSIGN_OR_RETURN(std::unique_ptr<FabricEndpoint> endpoint, CreateUcxEndpoint({}));
+absl::Status ProcessRank::Connect(const ProcessWorldOptions& options) {
+  ASSIGN_OR_RETURN(std::unique_ptr<FabricEndpoint> endpoint, CreateUcxEndpoint(options.ucx));
   Say(endpoint->Address());
   FabricEndpoint::Peers peers;
   peers.rank = rank_;
@@ -63,25 +76,50 @@ absl::Status ProcessRank::Connect(bool one_node) {
   for (int i = 0; i < ranks_; ++i) {
     ASSIGN_OR_RETURN(std::string address, ReceiveText(fd_, absl::Seconds(20)));
     peers.addresses.push_back(std::move(address));
-    peers.nodes.push_back(one_node ? "node" : absl::StrCat("node", i));
+    peers.nodes.push_back(options.one_node ? "node" : absl::StrCat("node", i));
   }
   ASSIGN_OR_RETURN(fabric_, endpoint->Connect(peers));
   return absl::OkStatus();
 }
 
-ProcessWorld::ProcessWorld(int ranks, bool one_node,
-                           const std::function<void(ProcessRank&)>& body) {
+ProcessWorld::ProcessWorld(int ranks, bool one_node, const Body& body) {
+  ProcessWorldOptions options;
+  options.one_node = one_node;
+  const absl::Status launched = Launch(ranks, options, body);
+  CHECK(launched.ok()) << launched;
+}
+
+absl::StatusOr<std::unique_ptr<ProcessWorld>> ProcessWorld::Start(
+    int ranks, const ProcessWorldOptions& options, const Body& body) {
+  std::unique_ptr<ProcessWorld> world(new ProcessWorld());
+  RETURN_IF_ERROR(world->Launch(ranks, options, body));
+  return world;
+}
+
+absl::Status ProcessWorld::Launch(int ranks, const ProcessWorldOptions& options,
+                                  const Body& body) {
   for (int rank = 0; rank < ranks; ++rank) {
     int pair[2];
-    CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
+      return SystemError("a socket", rank);
+    }
+    const pid_t parent = getpid();
     const pid_t pid = fork();
-    CHECK_GE(pid, 0);
+    if (pid < 0) {
+      const absl::Status error = SystemError("a process", rank);
+      close(pair[0]);
+      close(pair[1]);
+      return error;
+    }
     if (pid == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (getppid() != parent) _exit(1);  // it died before it could tell
       for (const Child& other : children_) close(other.fd);
       close(pair[0]);
       ProcessRank child(rank, ranks, pair[1]);
-      const absl::Status connected = child.Connect(one_node);
-      CHECK(connected.ok()) << connected;
+      const absl::Status connected = child.Connect(options);
+      child.Say(connected.ok() ? kConnected : absl::StrCat(kErrorMark, connected.message()));
+      if (!connected.ok()) _exit(1);
       body(child);
       child.fabric().reset();
       _exit(0);
@@ -89,19 +127,24 @@ ProcessWorld::ProcessWorld(int ranks, bool one_node,
     close(pair[1]);
     children_.push_back({pid, pair[0], false});
   }
-  PassAddressesAround();
-}
-
-void ProcessWorld::PassAddressesAround() {
   std::vector<std::string> addresses;
-  for (size_t rank = 0; rank < children_.size(); ++rank) {
-    auto address = Receive(static_cast<int>(rank));
-    CHECK(address.ok()) << address.status();
-    addresses.push_back(*std::move(address));
+  for (int rank = 0; rank < ranks; ++rank) {
+    ASSIGN_OR_RETURN(std::string address, ReceiveWhileStarting(rank));
+    addresses.push_back(std::move(address));
   }
   for (const Child& child : children_) {
     for (const std::string& address : addresses) SendText(child.fd, address);
   }
+  for (int rank = 0; rank < ranks; ++rank) RETURN_IF_ERROR(ReceiveWhileStarting(rank).status());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ProcessWorld::ReceiveWhileStarting(int rank) {
+  absl::StatusOr<std::string> text = Receive(rank);
+  if (text.ok() && !absl::StartsWith(*text, kErrorMark)) return text;
+  return absl::UnavailableError(
+      absl::StrCat("starting fabric rank ", rank, " as a process: ",
+                   text.ok() ? text->substr(kErrorMark.size()) : text.status().message()));
 }
 
 ProcessWorld::~ProcessWorld() {

@@ -1,12 +1,13 @@
-// For tests and benches: a world of real processes over UCX. The parent, which never starts UCX
-// itself, forks one child for each rank, passes the addresses around, gives the word to go on, and
-// collects a line of text from each. Every wait has a deadline; children that are left are killed.
-// One thread uses it.
+// A world of real processes over UCX, on this machine: for tests, `bench fabric` and `doctor`. The
+// parent, which never starts UCX itself, forks one child for each rank, passes the addresses
+// around, gives the word to go on, and collects lines of text from each. Every wait has a deadline;
+// children that are left are killed, also when the parent dies. One thread uses it.
 #pragma once
 
 #include <sys/types.h>
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,14 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "comm/fabric/fabric.h"
+#include "comm/fabric/ucx_fabric.h"
 
 namespace conclave {
+
+struct ProcessWorldOptions {
+  bool one_node = true;  // else each rank counts as a node of its own: no shared memory
+  UcxOptions ucx;
+};
 
 // What a child has: its fabric, and its line to the parent.
 class ProcessRank {
@@ -33,7 +40,7 @@ class ProcessRank {
 
  private:
   friend class ProcessWorld;
-  absl::Status Connect(bool one_node);
+  absl::Status Connect(const ProcessWorldOptions& options);
 
   const int rank_;
   const int ranks_;
@@ -43,9 +50,15 @@ class ProcessRank {
 
 class ProcessWorld {
  public:
-  // Forks `ranks` children that connect (as one node, or each as a node of its own), run `body` and
-  // exit.
-  ProcessWorld(int ranks, bool one_node, const std::function<void(ProcessRank&)>& body);
+  using Body = std::function<void(ProcessRank&)>;
+
+  // Forks `ranks` children that connect, run `body` and exit. What a child could not do (no
+  // transport of UCX, no room in /dev/shm) comes back with its rank.
+  static absl::StatusOr<std::unique_ptr<ProcessWorld>> Start(int ranks,
+                                                             const ProcessWorldOptions& options,
+                                                             const Body& body);
+  // For tests: the same, where failing to start is a crash.
+  ProcessWorld(int ranks, bool one_node, const Body& body);
   ~ProcessWorld();
   ProcessWorld(const ProcessWorld&) = delete;
   ProcessWorld& operator=(const ProcessWorld&) = delete;
@@ -66,7 +79,10 @@ class ProcessWorld {
     int fd = -1;
     bool ended = false;
   };
-  void PassAddressesAround();
+  ProcessWorld() = default;
+  absl::Status Launch(int ranks, const ProcessWorldOptions& options, const Body& body);
+  // What a child says next while it starts; its error as a status.
+  absl::StatusOr<std::string> ReceiveWhileStarting(int rank);
 
   std::vector<Child> children_;
 };

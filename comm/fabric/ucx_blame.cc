@@ -42,8 +42,8 @@ void UcxTransport::RunUntil(SteadyTime until, const Done& done) {
 void UcxTransport::AskSuspects() {
   for (const int rank : graph_.Suspects()) {
     Peer& peer = peers_[rank];
-    if (peer.asked || peer.error != UCS_OK || EnsureEndpoint(peer) != UCS_OK) continue;
-    peer.asked = true;
+    if (peer.asked_in == waits_ || peer.error != UCS_OK || EnsureEndpoint(peer) != UCS_OK) continue;
+    peer.asked_in = waits_;
     notices_->Send(peer.endpoint, {NoticeKind::kAsk, false, rank_, {}});
   }
 }

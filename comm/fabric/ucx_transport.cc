@@ -38,6 +38,9 @@ constexpr std::chrono::milliseconds kSleepMax(50);
 constexpr int kReservePart = 6;
 constexpr std::chrono::milliseconds kReserveMax(150);
 
+// Reading the clock takes as long as a poll of shared memory, and a message would wait for it.
+constexpr int kPollsPerClock = 16;
+
 std::chrono::nanoseconds ReserveOf(const WireOp& op) {
   const absl::Duration part =
       std::clamp(op.op.timeout, absl::ZeroDuration(), absl::Seconds(60)) / kReservePart;
@@ -212,25 +215,25 @@ absl::Status UcxTransport::Exchange(absl::Span<const SendBuffer> sends,
   if (dead_.ok()) {
     transfers_.clear();
     transfers_.reserve(recvs.size() + sends.size());
-    for (const RecvBuffer& recv : recvs) PostReceive(recv);
+    // Sends first: the peers wait for them, and nothing arrives before Wait polls.
     for (const SendBuffer& send : sends) PostSend(send);
+    for (const RecvBuffer& recv : recvs) PostReceive(recv);
     if (std::optional<Failure> failure = Wait(op)) dead_ = GiveUp(op, *std::move(failure));
   }
   if (!dead_.ok()) {
     Teardown();
     return dead_;
   }
-  for (size_t i = 0; i < recvs.size(); ++i) recvs[i].received = transfers_[i].size;
+  for (size_t i = 0; i < recvs.size(); ++i) recvs[i].received = transfers_[sends.size() + i].size;
   return absl::OkStatus();
 }
 
 std::optional<UcxTransport::Failure> UcxTransport::Wait(const WireOp& op) {
-  const SteadyTime give_up_at = op.deadline - ReserveOf(op);
-  const SteadyTime ask_at = give_up_at - ReserveOf(op);
-  for (Peer& peer : peers_) peer.asked = false;
-  SteadyTime spin_until = Clock::now() + spin_;
+  const bool spins = spin_ > std::chrono::nanoseconds::zero();
+  SteadyTime spin_until = SteadyTime::min();  // not known yet
+  int polls = 0;                              // since the clock was read
+  ++waits_;
   busy_arms_ = 0;
-  if (std::optional<Failure> failure = HearNotices()) return failure;
   while (pending_ > 0 || failed_) {
     if (failed_) {
       if (std::optional<Failure> failure = CheckTransfers(op)) return failure;
@@ -238,20 +241,26 @@ std::optional<UcxTransport::Failure> UcxTransport::Wait(const WireOp& op) {
       continue;
     }
     const bool progressed = ucp_worker_progress(worker_->handle()) != 0;
-    if (absl::Status cancelled = CheckCancelled(op); !cancelled.ok()) {
-      return Failure{.error = std::move(cancelled)};
-    }
-    const SteadyTime now = Clock::now();
-    if (now >= give_up_at && pending_ > 0) return Failure{};  // the suspects are those awaited
-    if (progressed || now < spin_until || pending_ == 0) continue;
+    if (cancelled_.load(std::memory_order_relaxed)) return Failure{.error = CheckCancelled(op)};
+    // Large messages come in pieces: the spin starts anew with each.
+    if (progressed) spin_until = SteadyTime::min();
+    if (pending_ == 0 || (++polls < kPollsPerClock && (progressed || spins))) continue;
+    polls = 0;
     if (std::optional<Failure> failure = HearNotices()) return failure;
+    const std::chrono::nanoseconds reserve = ReserveOf(op);
+    const SteadyTime give_up_at = op.deadline - reserve;
+    const SteadyTime ask_at = give_up_at - reserve;
+    const SteadyTime now = Clock::now();
+    if (now >= give_up_at) return Failure{};  // the suspects are those awaited
+    if (spin_until == SteadyTime::min()) spin_until = now + spin_;
+    if (progressed || now < spin_until) continue;
     if (now >= ask_at) {
       graph_.SetAwaited(Awaited().All());
       AskSuspects();
     }
     std::optional<Failure> failure = Sleep(op, now < ask_at ? ask_at : give_up_at);
     if (failure.has_value()) return failure;
-    spin_until = Clock::now() + spin_;
+    spin_until = SteadyTime::min();
   }
   return std::nullopt;
 }

@@ -63,7 +63,7 @@ class UcxTransport final : public PointToPoint {
     ProcessWatch watch;  // of another process of this node
     ucp_ep_h endpoint = nullptr;
     ucs_status_t error = UCS_OK;  // set by UCX's error handler
-    bool asked = false;           // whether it lives, in the exchange under way
+    uint64_t asked_in = 0;        // the last of waits_ in which it was asked whether it lives
     bool gave_up = false;         // its fabric is dead, as it said
   };
   // Why an exchange failed, until it is settled whom to blame.
@@ -139,9 +139,10 @@ class UcxTransport final : public PointToPoint {
 
   absl::Status dead_;
   FabricCounters counters_;
-  std::vector<Transfer> transfers_;  // of the exchange under way: receives, then sends
+  std::vector<Transfer> transfers_;  // of the exchange under way: sends, then receives
   size_t pending_ = 0;
   bool failed_ = false;  // a transfer ended with an error
+  uint64_t waits_ = 0;   // begun so far
   int busy_arms_ = 0;    // times in a row that UCX would not let us sleep
   std::vector<pollfd> poll_;
   WaitGraph graph_;

@@ -32,7 +32,8 @@ std::string TransportsOf(const UcxOptions& options) {
 struct Setting {
   const char* variable;  // by which the user overrides it
   const char* key;
-  std::string value;  // empty leaves UCX's default
+  std::string value;                      // empty leaves UCX's default
+  const char* other_variable = variable;  // that overrides it too
 };
 
 absl::Status Configure(ucp_config_t* config, const UcxOptions& options) {
@@ -52,11 +53,15 @@ absl::Status Configure(ucp_config_t* config, const UcxOptions& options) {
       // Or making a connection to a host that does not answer keeps the thread for minutes. UCX
       // 1.13 ignores this key with its prefix.
       {"UCX_TCP_CONN_NB", "CONN_NB", "y"},
-      {"UCX_POSIX_SEG_SIZE", "POSIX_SEG_SIZE", "16384"},
-      {"UCX_POSIX_FIFO_SIZE", "POSIX_FIFO_SIZE", "128"},
+      // By the names of all shared memory: UCX takes those of posix from the environment only, and
+      // here ignores them without a word.
+      {"UCX_MM_SEG_SIZE", "MM_SEG_SIZE", "16384", "UCX_POSIX_SEG_SIZE"},
+      {"UCX_MM_FIFO_SIZE", "MM_FIFO_SIZE", "128", "UCX_POSIX_FIFO_SIZE"},
   };
   for (const Setting& setting : settings) {
-    if (setting.value.empty() || SetByUser(setting.variable)) continue;
+    if (setting.value.empty() || SetByUser(setting.variable) || SetByUser(setting.other_variable)) {
+      continue;
+    }
     const ucs_status_t status = ucp_config_modify(config, setting.key, setting.value.c_str());
     if (status != UCS_OK) {
       return UcxError(status, absl::StrCat("setting ", setting.key, "=", setting.value));

@@ -10,7 +10,8 @@ enum Architecture { llama @0; qwen3 @1; mixtral @2; olmoe @3; qwen3Moe @4; }
 enum QkNorm { none @0; perHead @1; fullWidth @2; }
 enum RopeKind { default @0; llama3 @1; }
 enum Dtype { f32 @0; f16 @1; bf16 @2; i32 @3; i64 @4; u8 @5; }
-enum ExchangeKind { naive @0; pcc @1; }
+enum ExchangeKind { naive @0; pcc @1; twoLevel @2; }
+enum PayloadFormat { f32 @0; bf16 @1; int8 @2; fp8 @3; }
 
 struct RopeShape {
   kind @0 :RopeKind;
@@ -77,6 +78,7 @@ struct ParallelPlan {
   stages @3 :List(LayerRange);
   experts @4 :List(LayerExperts);
   exchange @5 :ExchangeKind;
+  payload @6 :PayloadFormat;
 }
 
 struct ModelSource {

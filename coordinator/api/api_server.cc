@@ -85,6 +85,7 @@ class ApiServerImpl : public ApiServer {
   void RouteAdmin(const ExchangePtr& exchange);
   void Health(const ExchangePtr& exchange);
   void Status(const ExchangePtr& exchange);
+  void Experts(const ExchangePtr& exchange);
   void Complete(const ExchangePtr& exchange);
   void Logits(const ExchangePtr& exchange);
   std::shared_ptr<PendingStatus> AwaitStatus(const ExchangePtr& exchange);
@@ -139,6 +140,8 @@ void ApiServerImpl::RouteAdmin(const ExchangePtr& exchange) {
   }
   if (head.path == "/admin/status") {
     if (AllowMethod(exchange, "GET")) Status(exchange);
+  } else if (head.path == "/admin/experts") {
+    if (AllowMethod(exchange, "GET")) Experts(exchange);
   } else if (head.path == "/admin/logits") {
     if (AllowMethod(exchange, "POST")) Logits(exchange);
   } else if (head.path == "/admin/drain") {
@@ -146,10 +149,11 @@ void ApiServerImpl::RouteAdmin(const ExchangePtr& exchange) {
     context_.service->Drain();
     exchange->Reply({.body = "{\"draining\":true}"});
   } else {
-    ReplyError(exchange, 404,
-               absl::StrCat("no such path: ", head.path,
-                            "; there are /admin/status, /admin/logits, /admin/drain"),
-               "not_found");
+    ReplyError(
+        exchange, 404,
+        absl::StrCat("no such path: ", head.path,
+                     "; there are /admin/status, /admin/experts, /admin/logits, /admin/drain"),
+        "not_found");
   }
 }
 
@@ -178,6 +182,14 @@ void ApiServerImpl::Status(const ExchangePtr& exchange) {
         // Copied here, written as JSON there: the actor does not wait for text.
         loop->Post([pending, copy = status] { pending->Reply({.body = ClusterStatusJson(copy)}); });
       });
+}
+
+void ApiServerImpl::Experts(const ExchangePtr& exchange) {
+  context_.service->GetExpertLoads([loop = loop_, pending = AwaitStatus(exchange),
+                                    model = options_.model](const LoadProfile& loads) {
+    loop->Post(
+        [pending, model, copy = loads] { pending->Reply({.body = ExpertLoadsJson(model, copy)}); });
+  });
 }
 
 void ApiServerImpl::Complete(const ExchangePtr& exchange) {

@@ -307,6 +307,16 @@ TEST_F(ApiServerTest, AdminStatusAndDrain) {
   EXPECT_TRUE(cluster_.drained());
 }
 
+TEST_F(ApiServerTest, AdminExpertsTellsWhoServedWhat) {
+  EXPECT_EQ(Get("/admin/experts", "").status, 401);
+  const TestReply reply = Get("/admin/experts", kAdmin);
+  EXPECT_EQ(reply.status, 200);
+  const json::value body = json::parse(reply.body);
+  EXPECT_EQ(body.at("counts"), json::parse("[[0.0, 0.0], [2.5, 7.0]]"));
+  EXPECT_TRUE(body.at("model").is_string());
+  EXPECT_EQ(Post("/admin/experts", "", kAdmin).status, 405);
+}
+
 TEST_F(ApiServerTest, AdminLogits) {
   TestClient client(server_->port());
   client.Send(

@@ -49,6 +49,12 @@ void FakeCluster::Cancel(RequestId id) {
   sink->OnFinish(FinishReason::kCancelled, absl::OkStatus());
 }
 
+void FakeCluster::GetExpertLoads(std::function<void(const LoadProfile&)> done) {
+  LoadProfile loads(2, 2);
+  for (int expert = 0; expert < 2; ++expert) loads.Add(1, expert, kExpertCounts[expert]);
+  done(loads);
+}
+
 void FakeCluster::GetStatus(std::function<void(const ClusterStatus&)> done) {
   ClusterStatus status;
   {

@@ -22,7 +22,11 @@ class FakeCluster : public ClusterService {
   RequestId Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) override;
   void Cancel(RequestId id) override;
   void GetStatus(std::function<void(const ClusterStatus&)> done) override;
+  void GetExpertLoads(std::function<void(const LoadProfile&)> done) override;  // kExpertCounts
   void Drain() override;
+
+  // Of layer 1's experts; layer 0 is dense.
+  static constexpr double kExpertCounts[2] = {2.5, 7};
 
   // One token for every request, NextToken of its prompt and position; kLength, and logits, at its
   // end.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 
 namespace conclave {
 namespace {
@@ -88,7 +89,8 @@ json::object PlanJson(const ParallelPlan& plan) {
           {"pp", plan.spec.pp},
           {"ep", plan.spec.ep},
           {"slices", plan.spec.slices},
-          {"exchange", plan.exchange == ExchangeKind::kPcc ? "pcc" : "naive"},
+          {"exchange", ExchangeKindName(plan.exchange)},
+          {"exchange_dtype", PayloadFormatName(plan.payload)},
           {"workers", std::move(workers)},
           {"stages", std::move(stages)},
           {"experts", ExpertsJson(plan)}};
@@ -187,6 +189,20 @@ std::string ClusterStatusJson(const ClusterStatus& status) {
                             {"weight_bytes_read", status.weight_bytes_read},
                             {"events", std::move(events)}};
   return json::serialize(out);
+}
+
+std::string ExpertLoadsJson(absl::string_view model, const LoadProfile& loads) {
+  // By hand: a hundred thousand counts with one decimal each, not as many values with seventeen.
+  std::string counts;
+  for (int layer = 0; layer < loads.layers(); ++layer) {
+    absl::StrAppend(&counts, layer == 0 ? "[" : "],\n[");
+    for (int expert = 0; expert < loads.experts(); ++expert) {
+      absl::StrAppendFormat(&counts, "%s%.1f", expert == 0 ? "" : ",", loads.at(layer, expert));
+    }
+  }
+  if (!counts.empty()) counts += "]";
+  return absl::StrCat("{\"model\":", json::serialize(json::value(Text(model))), ",\"counts\":[",
+                      counts, "]}");
 }
 
 }  // namespace conclave

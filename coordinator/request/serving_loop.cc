@@ -28,7 +28,7 @@ void AddTotals(const StepResult& result, RankTotals* totals) {
 }  // namespace
 
 ServingLoop::ServingLoop(Options options)
-    : options_(std::move(options)), batcher_(options_.batcher) {}
+    : options_(std::move(options)), batcher_(options_.batcher), experts_(options_.shape) {}
 
 void ServingLoop::BeginEpoch(const ParallelPlan& plan, const std::vector<int>& pages_by_group) {
   CHECK(!tracker_.has_value());
@@ -91,6 +91,7 @@ absl::Status ServingLoop::OnStepDone(int rank, const StepResult& result) {
   if (!tracker_.has_value()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const bool is_new, tracker_->OnStepDone(rank, result));
   if (!is_new) return absl::OkStatus();
+  RETURN_IF_ERROR(experts_.Add(result));
   AddTotals(result, &ranks_[rank]);
   return TakeComplete();
 }

@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "comm/types/model_shape.h"
 #include "comm/types/parallel_plan.h"
+#include "coordinator/request/expert_loads.h"
 #include "coordinator/request/request_table.h"
 #include "coordinator/scheduler/batcher.h"
 #include "coordinator/scheduler/step_tracker.h"
@@ -61,6 +62,7 @@ class ServingLoop {
   const Batcher& batcher() const { return batcher_; }
   const std::vector<RankTotals>& ranks() const { return ranks_; }
   int64_t steps() const { return steps_; }
+  const ExpertLoads& experts() const { return experts_; }  // of all epochs
 
  private:
   absl::Status TakeComplete();
@@ -71,6 +73,7 @@ class ServingLoop {
   std::optional<StepTracker> tracker_;  // none between epochs
   ParallelSpec spec_;
   std::vector<RankTotals> ranks_;
+  ExpertLoads experts_;
   int64_t steps_ = 0;  // complete, of all epochs
 };
 

@@ -15,6 +15,7 @@
 #include "comm/types/step_plan.h"
 #include "comm/types/step_result.h"
 #include "coordinator/service/cluster_status.h"
+#include "placement/balance/expert_balance.h"
 
 namespace conclave {
 
@@ -57,6 +58,8 @@ class ClusterService {
   virtual void Cancel(RequestId id) = 0;
 
   virtual void GetStatus(std::function<void(const ClusterStatus&)> done) = 0;
+  // Tokens that each expert has served lately: coordinator/request/expert_loads.h.
+  virtual void GetExpertLoads(std::function<void(const LoadProfile&)> done) = 0;
 
   // Refuses new requests, finishes those in flight, shuts the workers down, then stops the actor.
   virtual void Drain() = 0;

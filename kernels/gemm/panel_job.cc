@@ -37,11 +37,13 @@ GemmGrid CutGemm(const GemmShape& shape, int64_t tasks) {
   GemmGrid grid{std::max<int64_t>(shape.panels, 1), std::max<int64_t>(shape.tokens, 1)};
   if (tasks <= 1) return grid;
   grid.panels_per_task = std::max<int64_t>(1, CeilDiv(shape.panels, tasks));
-  if (grid.panels_per_task > 2) {
+  // Whole groups, unless that would leave threads idle that only outputs can feed.
+  const bool many_tokens = shape.tokens >= 2 * kTokensMin;
+  if (grid.panels_per_task > 2 || many_tokens) {
     grid.panels_per_task = CeilDiv(grid.panels_per_task, kGroup) * kGroup;
   }
   const int64_t panel_tasks = CeilDiv(shape.panels, grid.panels_per_task);
-  if (panel_tasks < tasks && shape.tokens >= 2 * kTokensMin) {
+  if (panel_tasks < tasks && many_tokens) {
     const int64_t pieces = std::min(CeilDiv(tasks, panel_tasks), shape.tokens / kTokensMin);
     grid.tokens_per_task = CeilDiv(CeilDiv(shape.tokens, pieces), kTokenBlock) * kTokenBlock;
   }

@@ -59,6 +59,17 @@ TEST(GemmGrid, FewPanelsManyTokensCutsTokens) {
   EXPECT_GE(Tasks(router, grid), 8);
 }
 
+TEST(GemmGrid, ManyTokensKeepGroupsWhole) {
+  for (const int64_t panels : {4, 8, 16, 64}) {
+    const GemmShape shape{.panels = panels, .inputs = 256, .tokens = 128};
+    for (const int64_t tasks : {2, 8, 32, 512}) {
+      const GemmGrid grid = CutGemm(shape, tasks);
+      EXPECT_EQ(grid.panels_per_task % 4, 0) << panels << ", " << tasks;
+    }
+    EXPECT_GE(Tasks(shape, ChooseGrid(shape, 2)), 4);
+  }
+}
+
 TEST(GemmGrid, CoversEveryShapeWithBoundedTasks) {
   for (const int threads : {1, 2, 3, 16}) {
     for (const int64_t panels : {1, 3, 4, 5, 64, 3144}) {

@@ -42,6 +42,12 @@ RankSite SiteOf(const ClusterTopology& cluster, const Candidate& candidate, cons
   if (node.fast_domain >= 0) site.links[0] = node.fast;
   site.links[1] = node.host;
   site.links[2] = node.network;
+  if (site.profile->cores > 0 && node.devices > site.profile->cores) {
+    site.links[1].alpha += site.profile->crowded_seconds;
+    if (site.tp_link.link == LinkClass::kNode) {
+      site.tp_link.cost.alpha += site.profile->crowded_seconds;
+    }
+  }
   return site;
 }
 

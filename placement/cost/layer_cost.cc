@@ -26,18 +26,23 @@ struct Work {
   double bytes = 0;
   double flops = 0;
   int kernels = 0;
+  double depth = 0;  // mean inner dimension of the products; 0: large
 };
 
-// A kernel streams its bytes while it computes: the longer of the two, and its launch and tail.
+// A kernel streams its bytes while it computes: the longer of the two, what the profile says is not
+// hidden of the shorter, and its launch and tail.
 void AddWork(const LayerInput& in, const RankSite& site, CostKind kind, const Work& work,
              RankCost* cost) {
   const HardwareProfile& profile = *site.profile;
   const double share =
       kind == CostKind::kAttentionKv ? profile.attention_efficiency : profile.stream_efficiency;
   const double move = work.bytes / (profile.memory_bandwidth * share);
-  const double compute =
-      work.flops / (FlopRate(profile, in.model->activation) * profile.gemm_efficiency);
-  SecondsOf(*cost, kind) += std::max(move, compute);
+  const double products = FlopRate(profile, in.model->activation) * profile.gemm_efficiency;
+  const bool attends = kind == CostKind::kAttentionKv && profile.attention_flops > 0;
+  const double fixed = work.depth > 0 ? 1 + profile.product_depth / work.depth : 1;
+  const double compute = work.flops * fixed / (attends ? profile.attention_flops : products);
+  SecondsOf(*cost, kind) +=
+      std::max(move, compute) + (1 - profile.overlap) * std::min(move, compute);
   SecondsOf(*cost, CostKind::kOverhead) += work.kernels * profile.kernel_seconds;
   cost->bytes += work.bytes;
   cost->flops += work.flops;
@@ -46,6 +51,9 @@ void AddWork(const LayerInput& in, const RankSite& site, CostKind kind, const Wo
 double ActivationBytes(const LayerInput& in) {
   return in.model->hidden * NumberFormatBytes(in.model->activation);
 }
+
+// Of gate and up, from the hidden state, and down, from the FFN's width.
+double MeanDepth(double hidden, double ffn) { return 3 / (2 / hidden + 1 / std::max(ffn, 1.0)); }
 
 void AddAllReduce(const LayerInput& in, const RankSite& site, RankCost* cost) {
   const int tp = in.spec->tp;
@@ -68,7 +76,8 @@ void AddAttention(const LayerInput& in, const RankSite& site, RankCost* cost) {
     weights += 2.0 * model.hidden * model.head_dim * held;
   }
   AddWork(in, site, CostKind::kAttentionWeights,
-          {weights * NumberFormatBytes(model.format), 2 * site.tokens * weights, kAttentionKernels},
+          {weights * NumberFormatBytes(model.format), 2 * site.tokens * weights, kAttentionKernels,
+           static_cast<double>(model.hidden)},
           cost);
   const double context = in.load->context_tokens;
   const double heads = static_cast<double>(model.heads) / tp;
@@ -171,16 +180,20 @@ void AddExperts(const LayerInput& in, const RankSite& site, RankCost* cost) {
   const int groups = std::max(1, spec.StageSize() / spec.slices);
   const double touched = ExpectedMostHit(units, hit, groups);
   const double weights = model.ExpertWeights() / spec.slices;
-  const double rows = tokens * model.top_k * site.expert_share * in.load->imbalance;
-  AddWork(in, site, CostKind::kExperts,
-          {touched * weights * NumberFormatBytes(model.expert_format),
-           2 * rows * model.ExpertWeights(), 2},
-          cost);
+  // Under naive every rank of a tp group sends its (equal) rows, and each is computed.
+  const double senders = in.schedule == ScheduleKind::kNaive ? spec.tp : 1;
+  const double rows = senders * tokens * model.top_k * site.expert_share * in.load->imbalance;
+  AddWork(
+      in, site, CostKind::kExperts,
+      {touched * weights * NumberFormatBytes(model.expert_format), 2 * rows * model.ExpertWeights(),
+       2, MeanDepth(model.hidden, static_cast<double>(model.expert_ffn) / spec.slices)},
+      cost);
   if (model.shared_ffn == 0) return;
   const double shared = model.SharedWeights() / spec.tp;
   AddWork(
       in, site, CostKind::kSharedExperts,
-      {shared * NumberFormatBytes(model.expert_format), 2 * site.tokens * shared, kSharedKernels},
+      {shared * NumberFormatBytes(model.expert_format), 2 * site.tokens * shared, kSharedKernels,
+       MeanDepth(model.hidden, static_cast<double>(model.shared_ffn) / spec.tp)},
       cost);
 }
 
@@ -202,7 +215,8 @@ LayerCost CostOfMoeLayer(const LayerInput& input, const RankSite& site) {
   AddAttention(input, site, &cost.before);
   const double router = model.RouterWeights();  // never cut, never quantised
   AddWork(input, site, CostKind::kRouter,
-          {router * NumberFormatBytes(model.activation), 2 * site.tokens * router, kMoeKernels - 2},
+          {router * NumberFormatBytes(model.activation), 2 * site.tokens * router, kMoeKernels - 2,
+           static_cast<double>(model.hidden)},
           &cost.before);
   if (input.schedule == ScheduleKind::kTwoLevel) {
     AddTwoLevelExchange(input, site, &cost.exchange);
@@ -228,7 +242,8 @@ RankCost CostOfDenseLayer(const LayerInput& input, const RankSite& site) {
   const double weights = input.model->DenseFfnWeights() / input.spec->tp;
   AddWork(input, site, CostKind::kDenseFfn,
           {weights * NumberFormatBytes(input.model->format), 2 * site.tokens * weights,
-           kDenseFfnKernels},
+           kDenseFfnKernels,
+           MeanDepth(input.model->hidden, static_cast<double>(input.model->ffn) / input.spec->tp)},
           &cost);
   AddAllReduce(input, site, &cost);
   return cost;
@@ -239,7 +254,7 @@ RankCost CostOfHead(const LayerInput& input, const RankSite& site) {
   const double weights = input.model->VocabularyWeights() / input.spec->tp;
   AddWork(input, site, CostKind::kHead,
           {weights * NumberFormatBytes(input.model->activation), 2 * site.logit_rows * weights,
-           kHeadKernels},
+           kHeadKernels, static_cast<double>(input.model->hidden)},
           &cost);
   return cost;
 }

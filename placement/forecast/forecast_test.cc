@@ -31,9 +31,6 @@ TEST(ForecastTest, UniformRoutingComesCloseToTheCostModel) {
     for (const ParallelSpec& spec :
          {Grid(1, 4), Grid(1, 8), Grid(1, 16), Grid(2, 8), Grid(1, 8, 2), Grid(1, 8, 1, 2)}) {
       for (const double sequences : {16.0, 128.0, 1024.0}) {
-        // Naive ranks of a tp group each send their group's rows: owners compute them tp times,
-        // which the cost model leaves out.
-        if (schedule == ScheduleKind::kNaive && spec.tp > 1) continue;
         const SimulateInput input = SmallInput(spec, schedule, sequences);
         const StepCost cost = CostOfStep(input.model, input.cluster, input.candidate, input.load);
         const double ratio = Forecast(input).mean_seconds / cost.seconds;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "comm/base/status.h"
 #include "glog/logging.h"
 #include "placement/hardware/profile_file.h"
 
@@ -74,23 +75,38 @@ LinkCost ClusterTopology::CostBetween(int a, int b) const {
   return {std::max(from.alpha, to.alpha), std::min(from.bandwidth, to.bandwidth)};
 }
 
-absl::Status ReplaceProfile(const HardwareProfile& measured, ClusterTopology* cluster) {
+absl::StatusOr<MeasuredHardware> ParseMeasuredHardware(absl::string_view text,
+                                                       absl::string_view file) {
+  ASSIGN_OR_RETURN(const YamlFields fields, YamlFields::Parse(text, file));
+  ASSIGN_OR_RETURN(ProfileFile parsed, ParseProfileFile(fields, ""));
+  MeasuredHardware measured = {std::move(parsed.profile), {}};
+  if (!fields.Has("node")) return measured;
+  ASSIGN_OR_RETURN(const YamlFields node, fields.Map("node"));
+  if (node.Has("host")) measured.host = parsed.node.host;
+  return measured;
+}
+
+absl::Status ReplaceProfile(const MeasuredHardware& measured, ClusterTopology* cluster) {
   bool found = false;
   std::vector<std::string> names;
   for (size_t p = 0; p < cluster->profiles.size(); ++p) {
     HardwareProfile& profile = cluster->profiles[p];
     names.push_back(absl::StrCat("'", profile.name, "'"));
-    if (profile.name != measured.name) continue;
+    if (profile.name != measured.profile.name) continue;
     found = true;
     // All nodes of one shared profile have as many devices: their shares would differ otherwise.
     const auto user =
         std::find_if(cluster->nodes.begin(), cluster->nodes.end(),
                      [p](const ClusterNode& node) { return node.profile == static_cast<int>(p); });
-    profile = ShareOfNode(measured, user == cluster->nodes.end() ? 1 : user->devices);
+    profile = ShareOfNode(measured.profile, user == cluster->nodes.end() ? 1 : user->devices);
+    if (measured.host.bandwidth <= 0) continue;
+    for (ClusterNode& node : cluster->nodes) {
+      if (node.profile == static_cast<int>(p)) node.host = measured.host;
+    }
   }
   if (found) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("profile '", measured.name, "' is none of the cluster's, which has ",
+      absl::StrCat("profile '", measured.profile.name, "' is none of the cluster's, which has ",
                    absl::StrJoin(names, ", "), "; correct its name or the cluster"));
 }
 

@@ -78,8 +78,18 @@ absl::StatusOr<ClusterTopology> ParseCluster(absl::string_view text, absl::strin
 // InvalidArgument names the profile or count and the remedy.
 absl::StatusOr<ClusterTopology> BuiltinCluster(absl::string_view spec);
 
-// Puts a measured profile in the place of the cluster's profiles of that name, each node's devices
-// getting their share. InvalidArgument lists the cluster's names when none is measured.name.
-absl::Status ReplaceProfile(const HardwareProfile& measured, ClusterTopology* cluster);
+// What `bench calibrate` has measured.
+struct MeasuredHardware {
+  HardwareProfile profile;
+  LinkCost host;  // within the node; bandwidth 0: not measured
+};
+// `text` is a profile's YAML, whose `node` may have the link. InvalidArgument as of profiles.
+absl::StatusOr<MeasuredHardware> ParseMeasuredHardware(absl::string_view text,
+                                                       absl::string_view file);
+
+// Puts what was measured in the place of the cluster's profiles of that name and their nodes' host
+// links, each node's devices getting their share. InvalidArgument lists the cluster's names when
+// none is measured.profile.name.
+absl::Status ReplaceProfile(const MeasuredHardware& measured, ClusterTopology* cluster);
 
 }  // namespace conclave

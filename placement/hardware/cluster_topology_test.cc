@@ -166,15 +166,32 @@ TEST(ClusterTest, CpuWorkersShareOneNode) {
 
 TEST(ClusterTest, AMeasuredProfileReplacesTheOneOfItsName) {
   ClusterTopology cluster = *BuiltinCluster("cpu:4,cpu:2,h200:8");
-  HardwareProfile measured = *BuiltinProfile("cpu");
-  measured.memory_bandwidth = 100e9;
+  MeasuredHardware measured = {*BuiltinProfile("cpu"), {}};
+  measured.profile.memory_bandwidth = 100e9;
   ASSERT_TRUE(ReplaceProfile(measured, &cluster).ok());
   EXPECT_EQ(cluster.ProfileOf(0).memory_bandwidth, 25e9);
   EXPECT_EQ(cluster.ProfileOf(4).memory_bandwidth, 50e9);
   EXPECT_EQ(cluster.ProfileOf(6), *BuiltinProfile("h200"));
-  measured.name = "abacus";
+  EXPECT_EQ(cluster.nodes, BuiltinCluster("cpu:4,cpu:2,h200:8")->nodes);
+  measured.host = {7e-6, 5e9};
+  ASSERT_TRUE(ReplaceProfile(measured, &cluster).ok());
+  EXPECT_EQ(cluster.CostBetween(0, 3), (LinkCost{7e-6, 5e9}));
+  EXPECT_NE(cluster.nodes[2].host, (LinkCost{7e-6, 5e9}));
+  measured.profile.name = "abacus";
   const absl::Status refused = ReplaceProfile(measured, &cluster);
   ExpectHas(std::string(refused.message()), {"'abacus'", "'cpu'", "'h200'"});
+}
+
+TEST(ClusterTest, AMeasuredFileHasItsNodesLink) {
+  const std::string text = WriteHardwareProfile(*BuiltinProfile("cpu")) +
+                           "node:\n  host: {alpha: 3us, bandwidth: 2GB/s}\n";
+  const auto measured = ParseMeasuredHardware(text, "cpu.yaml");
+  ASSERT_TRUE(measured.ok()) << measured.status();
+  EXPECT_EQ(measured->profile, *BuiltinProfile("cpu"));
+  EXPECT_EQ(measured->host, (LinkCost{3e-6, 2e9}));
+  const auto bare = ParseMeasuredHardware(WriteHardwareProfile(measured->profile), "cpu.yaml");
+  ASSERT_TRUE(bare.ok()) << bare.status();
+  EXPECT_EQ(bare->host.bandwidth, 0);
 }
 
 TEST(ClusterTest, BadSpecsAreRefused) {

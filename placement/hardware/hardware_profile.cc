@@ -91,9 +91,20 @@ std::string WriteHardwareProfile(const HardwareProfile& profile) {
                   line("gemm_efficiency", profile.gemm_efficiency),
                   line("attention_efficiency", profile.attention_efficiency),
                   line("kernel_seconds", profile.kernel_seconds));
+  if (profile.overlap < 1) absl::StrAppend(&text, line("overlap", profile.overlap));
+  if (profile.product_depth > 0) {
+    absl::StrAppend(&text, line("product_depth", profile.product_depth));
+  }
+  if (profile.attention_flops > 0) {
+    absl::StrAppend(&text, line("attention_flops", profile.attention_flops));
+  }
   absl::StrAppend(&text, line("peer_seconds", profile.peer_seconds),
                   line("step_seconds", profile.step_seconds),
                   line("shared_by_node", profile.shared_by_node));
+  if (profile.cores > 0) {
+    absl::StrAppend(&text, line("cores", profile.cores),
+                    line("crowded_seconds", profile.crowded_seconds));
+  }
   if (profile.host_bandwidth > 0) {
     absl::StrAppend(&text, line("host_bandwidth", profile.host_bandwidth));
   }

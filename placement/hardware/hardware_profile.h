@@ -39,6 +39,15 @@ struct HardwareProfile {
   // Launch and tail of one kernel in a chain: its time is this plus its bytes or flops at the
   // efficiencies above, whichever takes longer.
   double kernel_seconds = 0;
+  // Share of the shorter of moving and computing that hides behind the longer: 1 on GPUs, whose
+  // copies run ahead; less on CPUs.
+  double overlap = 1;
+  // Inner dimension whose products take as long as the fixed work of one output (start, sum of
+  // slices, store): a product of depth k counts as k + product_depth. Matters to tiny models.
+  double product_depth = 0;
+  // FLOP/s of attention over the KV cache, where softmax and not its products decides; 0: as large
+  // products.
+  double attention_flops = 0;
   // The sender's work for each message of an all-to-all: C1 of the paper's analysis of PCC (arXiv
   // 2207.00032, V-B), whose C2 is the link's latency and the kernel.
   double peer_seconds = 0;
@@ -46,6 +55,10 @@ struct HardwareProfile {
   double step_seconds = 0;
   // CPUs only: all workers of a node share one memory system and its cores. 0: does not apply.
   int shared_by_node = 0;
+  // CPUs only: cores of a node, and what each message costs more when its workers are more than
+  // these, so that one that waits must be woken. 0: does not apply.
+  int cores = 0;
+  double crowded_seconds = 0;
 
   double host_bandwidth = 0;  // bytes/s between host memory and the device, one direction
 

@@ -102,6 +102,9 @@ TEST(ProfileTest, BadValuesNameLineKeyValueAndRemedy) {
            {"flops", "flops: {}", {"flops"}},
            {"flops", "flops: fast", {"flops", "fast"}},
            {"shared_by_node", "shared_by_node: 3", {"shared_by_node", "'3'"}},
+           {"overlap", "overlap: 2", {"overlap", "'2'"}},
+           {"cores", "cores: 1.5", {"cores", "'1.5'", "whole"}},
+           {"crowded_seconds", "crowded_seconds: fast", {"crowded_seconds", "fast"}},
            {"memry", "memry: 3", {"p.yaml:9", "memry", "memory"}},
            {"extra", "memory: 3GB\nmemory: 4GB", {"memory", "twice"}},
        }) {

@@ -60,6 +60,20 @@ absl::Status ReadEfficiencies(const YamlFields& fields, HardwareProfile* profile
   return absl::OkStatus();
 }
 
+absl::Status ReadFixedWork(const YamlFields& fields, HardwareProfile* profile) {
+  ASSIGN_OR_RETURN(profile->overlap, fields.NumberOr("overlap", YamlUnit::kPlain, {0, 1}, 1));
+  ASSIGN_OR_RETURN(profile->product_depth,
+                   fields.NumberOr("product_depth", YamlUnit::kPlain, {0, 1e6}, 0));
+  ASSIGN_OR_RETURN(profile->attention_flops,
+                   fields.NumberOr("attention_flops", YamlUnit::kFlops, {0, 1e21}, 0));
+  ASSIGN_OR_RETURN(const double cores, fields.NumberOr("cores", YamlUnit::kPlain, {0, 65536}, 0));
+  profile->cores = static_cast<int>(cores);
+  if (cores != profile->cores) return fields.Refuse("cores", "a whole number");
+  ASSIGN_OR_RETURN(profile->crowded_seconds,
+                   fields.NumberOr("crowded_seconds", YamlUnit::kSeconds, kDelay, 0));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 const std::vector<std::string>& NodeKeys() {
@@ -103,10 +117,26 @@ absl::Status ReadNodeFields(const YamlFields& fields, ClusterNode* node) {
 }
 
 absl::StatusOr<ProfileFile> ParseProfileFile(const YamlFields& fields, absl::string_view name) {
-  RETURN_IF_ERROR(fields.CheckKeys({"name", "source", "memory", "memory_bandwidth", "flops",
-                                    "stream_efficiency", "gemm_efficiency", "attention_efficiency",
-                                    "kernel_seconds", "peer_seconds", "step_seconds",
-                                    "shared_by_node", "host_bandwidth", "node", "domain_devices"}));
+  RETURN_IF_ERROR(fields.CheckKeys({"name",
+                                    "source",
+                                    "memory",
+                                    "memory_bandwidth",
+                                    "flops",
+                                    "stream_efficiency",
+                                    "gemm_efficiency",
+                                    "attention_efficiency",
+                                    "kernel_seconds",
+                                    "peer_seconds",
+                                    "step_seconds",
+                                    "overlap",
+                                    "product_depth",
+                                    "attention_flops",
+                                    "cores",
+                                    "crowded_seconds",
+                                    "shared_by_node",
+                                    "host_bandwidth",
+                                    "node",
+                                    "domain_devices"}));
   ProfileFile file;
   HardwareProfile& profile = file.profile;
   if (name.empty() || fields.Has("name")) {
@@ -124,6 +154,7 @@ absl::StatusOr<ProfileFile> ParseProfileFile(const YamlFields& fields, absl::str
                    fields.NumberOr("host_bandwidth", YamlUnit::kBytesPerSecond, kRate, 0));
   RETURN_IF_ERROR(ReadFlops(fields, &profile));
   RETURN_IF_ERROR(ReadEfficiencies(fields, &profile));
+  RETURN_IF_ERROR(ReadFixedWork(fields, &profile));
   file.node.devices = 1;
   file.node.host = {10e-6, 10e9};
   file.node.network = {20e-6, 1.25e9};
@@ -155,6 +186,7 @@ HardwareProfile ShareOfNode(HardwareProfile profile, int devices) {
   profile.memory_bytes /= devices;
   profile.memory_bandwidth /= devices;
   for (auto& [format, rate] : profile.flops) rate /= devices;
+  profile.attention_flops /= devices;
   return profile;
 }
 

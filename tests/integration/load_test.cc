@@ -82,9 +82,9 @@ int64_t ClusterWakeups(const LocalCluster& cluster) {
   return wakeups;
 }
 
-// An idle cluster of five processes takes 1 % of a core on a quiet machine and several on a busy one
-// (cold caches, ticks that count whole): so its wake-ups are bounded, and its share only so far that
-// a thread that spins is seen.
+// An idle cluster of five processes takes 1 % of a core on a quiet machine and several on a busy
+// one (cold caches, ticks that count whole): so its wake-ups are bounded, and its share only so far
+// that a thread that spins is seen.
 TEST(LoadTest, AnIdleClusterUsesAlmostNoProcessor) {
   const auto cluster = StartCluster("tp=2,dp=2");
   Greedy(cluster->Client(false), {5, 6, 7}, 4);

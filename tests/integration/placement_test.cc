@@ -13,22 +13,32 @@ namespace {
 
 constexpr int kGreedyTokens = 64;
 
+struct Grid {
+  std::string parallel;
+  std::string exchange = "pcc";
+  int nodes = 1;
+};
+
 // Every grid of at most 8 workers with tp, dp in {1, 2, 4}, and those with experts in two slices,
-// and pipelines.
-std::vector<std::string> Grids() {
-  std::vector<std::string> grids;
+// and pipelines; and the two-level exchange within a node and between nodes.
+std::vector<Grid> Grids() {
+  std::vector<Grid> grids;
   for (const int tp : {1, 2, 4}) {
     for (const int dp : {1, 2, 4}) {
       if (tp * dp > 8) continue;
-      grids.push_back(absl::StrCat("tp=", tp, ",dp=", dp));
-      if (tp * dp > 1) grids.push_back(absl::StrCat("tp=", tp, ",dp=", dp, ",slices=2"));
+      grids.push_back({absl::StrCat("tp=", tp, ",dp=", dp)});
+      if (tp * dp > 1) grids.push_back({absl::StrCat("tp=", tp, ",dp=", dp, ",slices=2")});
     }
   }
-  grids.insert(grids.end(), {"pp=2", "tp=2,pp=2", "tp=2,dp=2,pp=2", "dp=3"});
+  for (const char* parallel : {"pp=2", "tp=2,pp=2", "tp=2,dp=2,pp=2", "dp=3"}) {
+    grids.push_back({parallel});
+  }
+  grids.push_back({"tp=2,dp=2", "two-level"});
+  grids.push_back({"tp=2,dp=2,slices=2", "two-level", 2});
   return grids;
 }
 
-class PlacementTest : public testing::TestWithParam<std::string> {
+class PlacementTest : public testing::TestWithParam<Grid> {
  protected:
   static void SetUpTestSuite() {
     references_ = std::make_unique<std::vector<DemoReference>>(DemoReferences());
@@ -51,7 +61,9 @@ std::unique_ptr<std::vector<DemoReference>> PlacementTest::references_;
 std::unique_ptr<std::vector<std::string>> PlacementTest::logits_;
 
 TEST_P(PlacementTest, SameTextAndLogits) {
-  const auto cluster = StartCluster(GetParam());
+  ModelOptions model;
+  model.exchange = GetParam().exchange;
+  const auto cluster = StartCluster(GetParam().parallel, model, GetParam().nodes);
   const HttpClient client = cluster->Client(false);
   std::vector<std::future<std::vector<int32_t>>> texts;
   for (const DemoReference& reference : *references_) {
@@ -69,10 +81,14 @@ TEST_P(PlacementTest, SameTextAndLogits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AllGrids, PlacementTest, testing::ValuesIn(Grids()),
-                         [](const testing::TestParamInfo<std::string>& info) {
-                           std::string name = info.param;
+                         [](const testing::TestParamInfo<Grid>& info) {
+                           std::string name = info.param.parallel;
+                           if (info.param.exchange != "pcc") {
+                             absl::StrAppend(&name, "_", info.param.exchange, "_on_",
+                                             info.param.nodes);
+                           }
                            for (char& c : name) {
-                             if (c == '=' || c == ',') c = '_';
+                             if (c == '=' || c == ',' || c == '-') c = '_';
                            }
                            return name;
                          });

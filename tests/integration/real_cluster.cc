@@ -47,8 +47,10 @@ std::string ConclaveBinary() { return Runfile("tools/cli/conclave"); }
 std::string DemoModelPath() { return Runfile("tools/demo_model"); }
 std::string GoldenPath(const std::string& name) { return Runfile("tests/golden/" + name); }
 
-std::unique_ptr<LocalCluster> StartCluster(const std::string& parallel, ModelOptions model) {
+std::unique_ptr<LocalCluster> StartCluster(const std::string& parallel, ModelOptions model,
+                                           int nodes) {
   LocalClusterOptions options;
+  options.nodes = nodes;
   options.model = std::move(model);
   if (options.model.model.empty()) options.model.model = DemoModelPath();
   options.model.parallel = parallel;

@@ -17,9 +17,10 @@ std::string ConclaveBinary();
 std::string DemoModelPath();
 std::string GoldenPath(const std::string& name);
 
-// Starts a cluster of the demo model (or `model`) for a --parallel spec; fails the test when it
-// does not serve.
-std::unique_ptr<LocalCluster> StartCluster(const std::string& parallel, ModelOptions model = {});
+// Starts a cluster of the demo model (or `model`) for a --parallel spec, its workers on as many
+// nodes as they are told to say; fails the test when it does not serve.
+std::unique_ptr<LocalCluster> StartCluster(const std::string& parallel, ModelOptions model = {},
+                                           int nodes = 1);
 
 // A greedy completion of token ids; fails the test on error.
 std::vector<int32_t> Greedy(const HttpClient& client, const std::vector<int32_t>& prompt,

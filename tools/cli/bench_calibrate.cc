@@ -26,6 +26,8 @@
 namespace conclave {
 namespace {
 
+constexpr int64_t kProfileBytesMax = 64 << 10;
+
 // Everything the file holds.
 struct Calibrated {
   HardwareProfile profile;
@@ -56,7 +58,7 @@ HardwareProfile Measured(const HardwareProfile& base, const DeviceCalibration& f
 absl::StatusOr<Calibrated> CalibrateThisCpu(int threads, const std::atomic<bool>& cancelled) {
   Calibrated out;
   out.base = "cpu";
-  out.not_measured = "attention_efficiency, node.network";
+  out.not_measured = "node.network";
   ASSIGN_OR_RETURN(const HardwareProfile base, BuiltinProfile(out.base));
   ASSIGN_OR_RETURN(const ClusterTopology usual, BuiltinCluster("cpu:1"));
   ASSIGN_OR_RETURN(const DeviceCalibration found, CalibrateCpu(threads));
@@ -66,13 +68,16 @@ absl::StatusOr<Calibrated> CalibrateThisCpu(int threads, const std::atomic<bool>
   // The products are our own, so what they reach is the rate and the share is one.
   profile.flops = {{NumberFormat::kF32, found.f32_flops}, {NumberFormat::kBf16, found.bf16_flops}};
   profile.gemm_efficiency = 1;
+  // Its bytes stream as weights do; what its softmax costs is in attention_flops.
+  profile.attention_efficiency = profile.stream_efficiency;
+  profile.attention_flops = found.attention_flops;
   profile.host_bandwidth = found.read_bandwidth;
-  ASSIGN_OR_RETURN(profile.step_seconds, CalibrateStep(-1, threads));
   if (cancelled.load()) return absl::CancelledError("interrupted");
   ASSIGN_OR_RETURN(const LinkCalibration link, CalibrateNodeLink());
   profile.peer_seconds = link.peer_seconds;
   out.node = usual.nodes[0];
   out.node.host = {link.alpha, link.bandwidth};
+  RETURN_IF_ERROR(FitCpuSteps(threads, found, &profile, &out.node.host));
   out.node.dram_bytes = profile.memory_bytes;
   out.how = absl::StrCat("the CPU, ", threads, " threads");
   return out;
@@ -151,7 +156,9 @@ void RoundFigures(HardwareProfile* profile) {
        {&HardwareProfile::memory_bandwidth, &HardwareProfile::stream_efficiency,
         &HardwareProfile::gemm_efficiency, &HardwareProfile::attention_efficiency,
         &HardwareProfile::kernel_seconds, &HardwareProfile::peer_seconds,
-        &HardwareProfile::step_seconds, &HardwareProfile::host_bandwidth}) {
+        &HardwareProfile::step_seconds, &HardwareProfile::host_bandwidth,
+        &HardwareProfile::product_depth, &HardwareProfile::overlap,
+        &HardwareProfile::attention_flops, &HardwareProfile::crowded_seconds}) {
     profile->*member = Rounded(profile->*member);
   }
   for (auto& [format, rate] : profile->flops) rate = Rounded(rate);
@@ -181,11 +188,17 @@ void PrintTable(const Calibrated& found) {
     line(absl::StrCat("product, ", NumberFormatName(format)).c_str(),
          rate * p.gemm_efficiency / 1e9, "GFLOP/s");
   }
+  if (p.attention_flops > 0) line("attention", p.attention_flops / 1e9, "GFLOP/s");
+  if (p.product_depth > 0) line("fixed work of an output", p.product_depth, "inputs' worth");
+  if (p.overlap < 1) line("reading hidden", 100 * p.overlap, "% by products, or the reverse");
   line("kernel", p.kernel_seconds * 1e6, "us");
   line("step", p.step_seconds * 1e6, "us");
   line("each peer of an exchange", p.peer_seconds * 1e6, "us");
   line("host to device", p.host_bandwidth / 1e9, "GB/s");
   line("node link, message", found.node.host.alpha * 1e6, "us");
+  if (p.cores > 0) {
+    line(absl::StrCat("more beyond ", p.cores, " workers").c_str(), p.crowded_seconds * 1e6, "us");
+  }
   line("node link", found.node.host.bandwidth / 1e9, "GB/s");
   std::cout << "  not measured, those of " << found.base << ": " << found.not_measured << "\n";
 }
@@ -226,13 +239,10 @@ absl::Status WriteText(const std::string& path, const std::string& text) {
   return file ? absl::OkStatus() : RefuseOutput(path);
 }
 
-}  // namespace
-
-absl::Status RunBenchCalibrate(const BenchCalibrateOptions& options,
-                               const std::atomic<bool>& cancelled) {
-  ASSIGN_OR_RETURN(const int gpu, GpuOfFlag(options.device));
-  if (!options.output_path.empty()) RETURN_IF_ERROR(CheckOutput(options.output_path));
-  const int threads = options.threads > 0 ? options.threads : MachineProcessors();
+absl::StatusOr<Calibrated> Calibrate(const std::string& device, int threads,
+                                     const std::atomic<bool>& cancelled) {
+  ASSIGN_OR_RETURN(const int gpu, GpuOfFlag(device));
+  if (threads <= 0) threads = MachineProcessors();
   ASSIGN_OR_RETURN(Calibrated found, gpu < 0 ? CalibrateThisCpu(threads, cancelled)
                                              : CalibrateThisGpu(gpu, cancelled));
   if (cancelled.load()) return absl::CancelledError("interrupted");
@@ -240,6 +250,36 @@ absl::Status RunBenchCalibrate(const BenchCalibrateOptions& options,
   found.profile.source =
       absl::StrCat("measured by conclave bench calibrate on ", found.how, ", ",
                    absl::FormatTime("%Y-%m-%d %H:%M UTC", absl::Now(), absl::UTCTimeZone()));
+  return found;
+}
+
+}  // namespace
+
+absl::StatusOr<MeasuredHardware> MeasureHardware(const std::string& device, int threads,
+                                                 const std::atomic<bool>& cancelled) {
+  ASSIGN_OR_RETURN(const Calibrated found, Calibrate(device, threads, cancelled));
+  return MeasuredHardware{found.profile, found.node.host};
+}
+
+absl::StatusOr<MeasuredHardware> ReadMeasuredHardware(const std::string& flag,
+                                                      const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text(kProfileBytesMax + 1, '\0');
+  if (file) file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (file.gcount() <= 0 || file.gcount() > kProfileBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        flag, " '", path, "' cannot be read, is empty or is over ", kProfileBytesMax >> 10,
+        " KiB; give the file that bench calibrate --output wrote"));
+  }
+  text.resize(file.gcount());
+  return ParseMeasuredHardware(text, path);
+}
+
+absl::Status RunBenchCalibrate(const BenchCalibrateOptions& options,
+                               const std::atomic<bool>& cancelled) {
+  RETURN_IF_ERROR(GpuOfFlag(options.device).status());
+  if (!options.output_path.empty()) RETURN_IF_ERROR(CheckOutput(options.output_path));
+  ASSIGN_OR_RETURN(Calibrated found, Calibrate(options.device, options.threads, cancelled));
   if (options.output_path.empty()) {
     PrintTable(found);
     return absl::OkStatus();

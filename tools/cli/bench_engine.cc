@@ -56,7 +56,8 @@ absl::StatusOr<EngineClusterOptions> BenchClusterOptions(const ModelOptions& opt
   cluster.shape = model.shape;
   cluster.source = {options.model, model.dummy, 0};
   cluster.spec = model.spec;
-  cluster.exchange = options.exchange == "naive" ? ExchangeKind::kNaive : ExchangeKind::kPcc;
+  ASSIGN_OR_RETURN(cluster.exchange, ParseExchangeKind(options.exchange));
+  ASSIGN_OR_RETURN(cluster.payload, ParsePayloadFormat(options.exchange_dtype));
   cluster.cache.dtype = CacheDtype(options);
   cluster.gpu = GpuOf(options);
   ASSIGN_OR_RETURN(cluster.compute.quantization, ParseQuantization(options.quantization));

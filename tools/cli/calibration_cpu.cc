@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <memory>
 #include <numeric>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include "comm/base/dtype.h"
 #include "comm/base/status.h"
 #include "comm/device/compute_pool.h"
+#include "kernels/attention/paged_attention.h"
 #include "kernels/expert_ffn/expert_ffn.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/tensor/cpu_support.h"
@@ -23,7 +25,7 @@ constexpr int64_t kHidden = 2048, kFfn = 1024;    // OLMoE-1B-7B's experts: 12.6
 constexpr int kExperts = 64;                      // 0.8 GB, so that no pass finds them in a cache
 constexpr int kTopK = 8;
 constexpr int64_t kGemmTokens = 512;
-constexpr int kGemmRuns = 7;
+constexpr int kGemmRuns = 15;
 constexpr int kLoopRuns = 4000;
 
 double Seconds(const std::function<void()>& work) {
@@ -51,23 +53,23 @@ std::vector<float> Activations(int64_t count) {
 }
 
 // Filled by all threads: a page belongs to the memory of the core that first writes it.
-std::vector<FfnWeights> MakeExperts(ComputePool& pool) {
-  const std::vector<uint16_t> row = WeightRow(kHidden);
-  std::vector<FfnWeights> experts(kExperts);
-  pool.ParallelFor(kExperts, [&](int64_t i) {
+std::vector<FfnWeights> MakeExperts(int count, int64_t hidden, int64_t ffn, ComputePool& pool) {
+  const std::vector<uint16_t> row = WeightRow(std::max(hidden, ffn));
+  std::vector<FfnWeights> experts(count);
+  pool.ParallelFor(count, [&](int64_t i) {
     FfnWeights& w = experts[i];
-    w.ffn = kFfn;
-    w.gate_up = PackedMatrix(2 * kFfn, kHidden, Dtype::kBf16, 8);
-    w.down = PackedMatrix(kHidden, kFfn, Dtype::kBf16, 8);
-    for (int64_t n = 0; n < 2 * kFfn; ++n) w.gate_up.SetRows(n, 1, row.data(), kHidden);
-    for (int64_t n = 0; n < kHidden; ++n) w.down.SetRows(n, 1, row.data(), kFfn);
+    w.ffn = ffn;
+    w.gate_up = PackedMatrix(2 * ffn, hidden, Dtype::kBf16, 8);
+    w.down = PackedMatrix(hidden, ffn, Dtype::kBf16, 8);
+    for (int64_t n = 0; n < 2 * ffn; ++n) w.gate_up.SetRows(n, 1, row.data(), hidden);
+    for (int64_t n = 0; n < hidden; ++n) w.down.SetRows(n, 1, row.data(), ffn);
   });
   return experts;
 }
 
 // Bytes/s of the experts of one token, other experts each time: a decode step's MoE layer.
 double StreamRate(ComputePool& pool) {
-  const std::vector<FfnWeights> experts = MakeExperts(pool);
+  const std::vector<FfnWeights> experts = MakeExperts(kExperts, kHidden, kFfn, pool);
   const std::vector<float> x = Activations(kHidden);
   std::vector<float> out(kTopK * kHidden);
   const std::vector<int32_t> rows(kTopK, 0);
@@ -96,6 +98,66 @@ double StreamRate(ComputePool& pool) {
   return Median(std::move(rates));
 }
 
+// Seconds of a PrefillFfn: the median run after a first.
+double PrefillFfnSeconds(ComputePool& pool) {
+  using Size = PrefillFfn;
+  const std::vector<FfnWeights> experts =
+      MakeExperts(Size::kExperts, Size::kHidden, Size::kFfn, pool);
+  const int64_t hidden = Size::kHidden;
+  const int64_t entries = int64_t{Size::kExperts} * Size::kRowsEach;
+  const std::vector<float> x = Activations(entries * hidden);
+  std::vector<float> out(entries * hidden);
+  std::vector<int32_t> rows(entries);
+  std::iota(rows.begin(), rows.end(), 0);
+  std::vector<int32_t> slots(entries);
+  for (int64_t e = 0; e < entries; ++e) slots[e] = static_cast<int32_t>(e / Size::kRowsEach);
+  SlotTable table;
+  BuildSlotTable(slots, static_cast<int32_t>(experts.size()), table);
+  std::vector<const FfnWeights*> chosen;
+  for (const FfnWeights& expert : experts) chosen.push_back(&expert);
+  const auto run = [&] {
+    ExpertFfn({{x.data(), entries, hidden, hidden},
+               rows,
+               &table,
+               chosen,
+               {out.data(), entries, hidden, hidden}},
+              pool);
+  };
+  run();
+  std::vector<double> seconds;
+  for (int i = 0; i < kGemmRuns; ++i) seconds.push_back(Seconds(run));
+  return Median(std::move(seconds));
+}
+
+// FLOP/s of a prompt's attention, heads of 128, as the cost model counts them.
+double AttentionRate(ComputePool& pool) {
+  constexpr int kTokens = 128, kHeads = 16, kHeadDim = 128, kPageTokens = 16;
+  constexpr int kPages = kTokens / kPageTokens;
+  constexpr int64_t kWidth = kHeads * kHeadDim;
+  KvLayer cache{nullptr, Dtype::kF32, kPages, kPageTokens, kHeads, kHeadDim};
+  std::vector<float> memory(kPages * cache.PageBytes() / sizeof(float) + 16, 0.01f);
+  void* aligned = memory.data();
+  size_t space = memory.size() * sizeof(float);
+  cache.data = std::align(64, kPages * cache.PageBytes(), aligned, space);
+  const std::vector<int32_t> first_token = {0, kTokens}, position = {0}, first_page = {0, kPages};
+  std::vector<int32_t> table(kPages);
+  std::iota(table.begin(), table.end(), 0);
+  const std::vector<float> q = Activations(kTokens * kWidth);
+  std::vector<float> out(kTokens * kWidth);
+  const AttentionArgs args{{first_token, position, first_page, table},
+                           {q.data(), kTokens, kWidth, kWidth},
+                           cache,
+                           kHeads,
+                           0.088f,
+                           {out.data(), kTokens, kWidth, kWidth}};
+  PagedAttention(args, pool);
+  std::vector<double> seconds;
+  for (int i = 0; i < kGemmRuns; ++i) {
+    seconds.push_back(Seconds([&] { PagedAttention(args, pool); }));
+  }
+  return 4.0 * kWidth * kTokens * (kTokens / 2.0) / Median(std::move(seconds));
+}
+
 double GemmRate(Dtype dtype, ComputePool& pool) {
   PackedMatrix weights(kHidden, kHidden, dtype, 8);
   const std::vector<uint16_t> half = WeightRow(kHidden);
@@ -111,7 +173,8 @@ double GemmRate(Dtype dtype, ComputePool& pool) {
   run();
   std::vector<double> seconds;
   for (int i = 0; i < kGemmRuns; ++i) seconds.push_back(Seconds(run));
-  return 2.0 * kGemmTokens * kHidden * kHidden / Median(std::move(seconds));
+  // The best, as of the memory's bandwidth: what is there when nobody disturbs.
+  return 2.0 * kGemmTokens * kHidden * kHidden / *std::min_element(seconds.begin(), seconds.end());
 }
 
 // A product of one panel for each thread: what is left is the loop's start and end.
@@ -132,6 +195,11 @@ double LoopSeconds(ComputePool& pool) {
 
 }  // namespace
 
+CpuProbe ProbeCpu(int threads) {
+  ComputePool pool(threads);
+  return {MeasureReadBandwidth(threads, kReadBytes), GemmRate(Dtype::kBf16, pool)};
+}
+
 absl::StatusOr<DeviceCalibration> CalibrateCpu(int threads) {
   RETURN_IF_ERROR(CheckCpuSupported());
   if (MachineMemoryBytes() < 2 * kReadBytes) {
@@ -146,6 +214,8 @@ absl::StatusOr<DeviceCalibration> CalibrateCpu(int threads) {
   found.bf16_flops = GemmRate(Dtype::kBf16, pool);
   found.f32_flops = GemmRate(Dtype::kF32, pool);
   found.kernel_seconds = LoopSeconds(pool);
+  found.attention_flops = AttentionRate(pool);
+  found.prefill_ffn_seconds = PrefillFfnSeconds(pool);
   return found;
 }
 

@@ -18,7 +18,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kSmallBytes = 64;
-constexpr size_t kLargeBytes = size_t{8} << 20;
+constexpr size_t kLargeFloats = size_t{1} << 20;  // of an all-reduce
 constexpr int kSmallCalls = 1000;
 constexpr int kLargeCalls = 20;
 constexpr int kMessages = 16;
@@ -50,9 +50,20 @@ absl::StatusOr<double> TimeOneWay(Fabric& fabric, const Load& load) {
   return Percentile(std::move(seconds), 0.5);
 }
 
-constexpr Load kLoads[] = {{kSmallBytes, 1, kSmallCalls},
-                           {kSmallBytes, kMessages, kSmallCalls},
-                           {kLargeBytes, 1, kLargeCalls}};
+constexpr Load kLoads[] = {{kSmallBytes, 1, kSmallCalls}, {kSmallBytes, kMessages, kSmallCalls}};
+
+// Median seconds of a large all-reduce of the two.
+absl::StatusOr<double> TimeAllReduce(Fabric& fabric) {
+  const FabricGroup group = {{0, 1}, fabric.rank()};
+  std::vector<float> data(kLargeFloats, 1.0f);
+  std::vector<double> seconds;
+  for (int call = 0; call < kLargeCalls; ++call) {
+    const auto start = Clock::now();
+    RETURN_IF_ERROR(fabric.AllReduceSum(group, absl::MakeSpan(data), {"calibrate", call}));
+    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  return Percentile(std::move(seconds), 0.5);
+}
 
 // The same loads on both ranks; rank 0's figures are kept.
 absl::StatusOr<std::vector<double>> RunRank(FabricEndpoint& endpoint, FabricEndpoint::Peers peers,
@@ -64,6 +75,8 @@ absl::StatusOr<std::vector<double>> RunRank(FabricEndpoint& endpoint, FabricEndp
     ASSIGN_OR_RETURN(const double one, TimeOneWay(*fabric, load));
     seconds.push_back(one);
   }
+  ASSIGN_OR_RETURN(const double all_reduce, TimeAllReduce(*fabric));
+  seconds.push_back(all_reduce);
   return seconds;
 }
 
@@ -88,7 +101,8 @@ absl::StatusOr<LinkCalibration> CalibrateNodeLink() {
   LinkCalibration link;
   link.alpha = one;
   link.peer_seconds = std::max(0.0, ((*mine)[1] - one) / (kMessages - 1));
-  link.bandwidth = kLargeBytes / std::max((*mine)[2] - one, 1e-9);
+  // Each of two ranks sends half of the data in each of two rounds (AllReduceSeconds).
+  link.bandwidth = kLargeFloats * sizeof(float) / std::max((*mine)[2] - 2 * one, 1e-9);
   return link;
 }
 

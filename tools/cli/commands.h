@@ -43,6 +43,7 @@ absl::Status RunLogits(const LogitsOptions& options, const std::atomic<bool>& ca
 struct StatusOptions {
   ServerOptions server;
   bool json = false;
+  bool experts = false;  // the tokens that each expert has served, as JSON for plan --trace
 };
 absl::Status RunStatus(const StatusOptions& options);
 // The JSON of /admin/status; `client` has the admin token.
@@ -102,6 +103,20 @@ struct BenchCalibrateOptions {
 };
 absl::Status RunBenchCalibrate(const BenchCalibrateOptions& options,
                                const std::atomic<bool>& cancelled);
+
+struct BenchPlanOptions {
+  std::vector<std::string> models;
+  std::vector<std::string> grids = {"tp=1"};
+  std::vector<int> batches = {1};
+  std::string device = "cpu";
+  std::string exchange = "pcc";
+  std::string profile_path;  // empty: this machine is measured first
+  int input_tokens = 128;
+  int output_tokens = 32;
+  int batch_tokens_max = 512;
+  bool json = false;
+};
+absl::Status RunBenchPlan(const BenchPlanOptions& options, const std::atomic<bool>& cancelled);
 
 struct BenchServeOptions {
   ModelOptions model;

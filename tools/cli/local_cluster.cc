@@ -135,6 +135,7 @@ absl::Status LocalCluster::StartCoordinator() {
   AddFlag(argv, "max-num-seqs", absl::StrCat(model.sequences_max));
   AddFlag(argv, "max-num-batched-tokens", absl::StrCat(model.batch_tokens_max));
   AddFlag(argv, "exchange", model.exchange);
+  AddFlag(argv, "exchange-dtype", model.exchange_dtype);
   AddFlag(argv, "served-model-name", options_.served_model_name);
   AddFlag(argv, "ready-fd", absl::StrCat(fds[1]));
   absl::StatusOr<Subprocess> child =
@@ -173,6 +174,7 @@ absl::StatusOr<Subprocess> LocalCluster::StartWorker(int i) const {
   AddFlag(argv, "coordinator", control_);
   AddFlag(argv, "state-dir", state_dir_);
   AddFlag(argv, "name", name);
+  if (options_.nodes > 1) AddFlag(argv, "node", absl::StrCat("node", i * options_.nodes / count));
   AddFlag(argv, "device", DeviceOfWorker(options_.model, i));
   AddFlag(argv, "threads", absl::StrCat(threads));
   AddFlag(argv, "memory", memory);

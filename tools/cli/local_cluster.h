@@ -25,6 +25,7 @@ struct LocalClusterOptions {
   int port = 0;           // 0: chosen by the system
   std::string state_dir;  // empty: a temporary folder, removed at the end
   std::string served_model_name;
+  int nodes = 1;         // that the workers say they are on, neighbours together
   std::string program;   // the `conclave` binary; empty: this very program
   bool verbose = false;  // logs go to this process's stderr rather than to files
   absl::Duration start_timeout = absl::Minutes(30);

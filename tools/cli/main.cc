@@ -87,7 +87,10 @@ void AddModelFlags(CLI::App& app, ModelOptions& model, bool model_required) {
                  "Tokens in a step, for each dp group; longer prompts are cut into chunks")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  app.add_option("--exchange", model.exchange, "MoE all-to-all schedule: pcc or naive")
+  app.add_option("--exchange", model.exchange, "MoE all-to-all schedule: pcc, naive or two-level")
+      ->capture_default_str();
+  app.add_option("--exchange-dtype", model.exchange_dtype,
+                 "Rows of the MoE all-to-all: float32 (exact), bfloat16, int8 or fp8")
       ->capture_default_str();
 }
 
@@ -153,6 +156,8 @@ void AddStatus(CLI::App& root, Invocation& invocation) {
   options->server.url = "http://127.0.0.1:8000";
   AddServerFlags(*app, options->server);
   app->add_flag("--json", options->json, "Print JSON");
+  app->add_flag("--experts", options->experts,
+                "Print the tokens that each expert served lately, as JSON for plan --trace");
   app->footer("Example: conclave status --url http://127.0.0.1:8000");
   app->callback([options, &invocation] {
     invocation.verb = "status";
@@ -217,7 +222,9 @@ void AddCoordinator(CLI::App& root, Invocation& invocation) {
   app->add_option("--max-model-len", flags->context_tokens_max);
   app->add_option("--max-num-seqs", flags->sequences_max)->capture_default_str();
   app->add_option("--max-num-batched-tokens", flags->batch_tokens_max)->capture_default_str();
-  app->add_option("--exchange", flags->exchange)->capture_default_str();
+  app->add_option("--exchange", flags->exchange, "pcc, naive or two-level")->capture_default_str();
+  app->add_option("--exchange-dtype", flags->exchange_dtype, "float32, bfloat16, int8 or fp8")
+      ->capture_default_str();
   app->add_option("--served-model-name", flags->served_model_name);
   app->add_option("--ready-fd", flags->ready_fd)->group("");
   app->footer(
@@ -353,14 +360,47 @@ void AddBenchCalibrate(CLI::App& bench, Invocation& invocation) {
   });
 }
 
+void AddBenchPlan(CLI::App& bench, Invocation& invocation) {
+  auto* app = bench.add_subcommand("plan", "How right plan is here: predicted against measured");
+  auto options = std::make_shared<BenchPlanOptions>();
+  app->add_option("--model,-m", options->models, "Checkpoint folders or presets")->required();
+  app->add_option("--parallel,-p", options->grids, "Grids, such as tp=1 tp=2,dp=2")
+      ->capture_default_str();
+  app->add_option("--batch,--batch-size", options->batches)
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  app->add_option("--device", options->device, "cpu, cuda or cuda:N")->capture_default_str();
+  app->add_option("--exchange", options->exchange)
+      ->check(CLI::IsMember({"pcc", "naive"}))
+      ->capture_default_str();
+  app->add_option("--profile", options->profile_path,
+                  "What bench calibrate wrote; without it this machine is measured first");
+  app->add_option("--input-len", options->input_tokens)
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app->add_option("--output-len", options->output_tokens)
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
+  app->add_option("--max-num-batched-tokens", options->batch_tokens_max)
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app->add_flag("--json", options->json, "Print JSON, one object a line");
+  app->footer("Example: conclave bench plan --model olmoe-1b-7b --parallel tp=1 --parallel tp=2");
+  app->callback([options, &invocation] {
+    invocation.verb = "bench plan";
+    invocation.run = [options](const auto& cancelled) { return RunBenchPlan(*options, cancelled); };
+  });
+}
+
 void AddBench(CLI::App& root, Invocation& invocation) {
   auto* bench =
-      root.add_subcommand("bench", "Measure: latency, kernels, ablation, serve, calibrate");
+      root.add_subcommand("bench", "Measure: latency, kernels, ablation, serve, plan, calibrate");
   bench->require_subcommand(1);
   AddBenchKernels(*bench, invocation);
   AddBenchServe(*bench, invocation);
   AddBenchAblation(*bench, invocation);
   AddBenchCalibrate(*bench, invocation);
+  AddBenchPlan(*bench, invocation);
   auto* app = bench->add_subcommand("latency", "Prefill and decode time of one batch");
   auto options = std::make_shared<BenchLatencyOptions>();
   AddModelFlags(*app, options->model, true);

@@ -15,6 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "comm/base/status.h"
 #include "comm/device/cuda_device.h"
+#include "comm/types/parallel_plan.h"
 #include "comm/types/worker_facts.h"
 #include "coordinator/model_config/model_config.h"
 
@@ -65,8 +66,11 @@ absl::Status CheckFlags(const ModelOptions& options) {
   const std::string& format = options.load_format;
   RETURN_IF_ERROR(CheckFlag(format == "auto" || format == "safetensors" || format == "dummy",
                             "--load-format", format, "use auto, safetensors or dummy"));
-  RETURN_IF_ERROR(CheckFlag(options.exchange == "pcc" || options.exchange == "naive", "--exchange",
-                            options.exchange, "use pcc or naive"));
+  RETURN_IF_ERROR(ParseExchangeKind(options.exchange).status());
+  ASSIGN_OR_RETURN(const PayloadFormat payload, ParsePayloadFormat(options.exchange_dtype));
+  RETURN_IF_ERROR(CheckFlag(payload == PayloadFormat::kF32 || !options.deterministic,
+                            "--exchange-dtype", options.exchange_dtype,
+                            "it rounds activations, which --deterministic forbids; leave one out"));
   const std::string& device = options.device;
   RETURN_IF_ERROR(CheckDevice(device));
   RETURN_IF_ERROR(CheckQuantization(options));
@@ -78,6 +82,15 @@ absl::Status CheckFlags(const ModelOptions& options) {
   return CheckFlag(
       dtype.ok() && (*dtype == Dtype::kF32 || *dtype == Dtype::kF16 || *dtype == Dtype::kBf16),
       "--kv-cache-dtype", options.kv_cache_dtype, "use auto, float32, float16 or bfloat16");
+}
+
+// What a checked --exchange-dtype means for the bits of the outputs.
+std::string PayloadNote(const ModelOptions& options, const ResolvedModel& model) {
+  if (options.exchange_dtype == PayloadFormatName(PayloadFormat::kF32)) return "";
+  const std::string flag = absl::StrCat("--exchange-dtype ", options.exchange_dtype);
+  if (!model.shape.IsMoe()) return absl::StrCat(flag, " does not apply: a dense model");
+  return absl::StrCat(flag, " rounds the rows that experts exchange: outputs are no longer the ",
+                      "same bits in every grid");
 }
 
 }  // namespace
@@ -175,6 +188,7 @@ absl::StatusOr<ResolvedModel> ResolveModel(const ModelOptions& options) {
   ASSIGN_OR_RETURN(const ParallelSpec spec, ParseParallelSpec(options.parallel));
   ASSIGN_OR_RETURN(model.spec, ResolveParallelSpec(spec, model.shape));
   model.note = EpNote(spec, model.shape);
+  if (model.note.empty()) model.note = PayloadNote(options, model);
   model.workers = model.automatic ? options.workers : model.spec.WorkerCount();
   if (!model.automatic && options.workers != 0 && options.workers != model.workers) {
     return absl::InvalidArgumentError(absl::StrCat(

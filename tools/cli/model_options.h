@@ -14,22 +14,23 @@
 namespace conclave {
 
 struct ModelOptions {
-  std::string model;                    // a folder, or the name of a preset shape
-  std::string load_format = "auto";     // auto, safetensors, dummy
-  std::string device = "auto";          // auto, cpu, cuda (the machine's, in turn), cuda:N
-  std::string parallel;                 // "tp=2,dp=2"; empty: by memory
-  int workers = 0;                      // 0: as many as `parallel` needs
-  int threads = 0;                      // of each worker; 0: the machine's, shared
-  std::string memory;                   // of each worker, "8GiB"; empty: the machine's, shared
-  std::string kv_cache_dtype = "auto";  // float32 on CPUs and with deterministic, else bfloat16
-  bool deterministic = false;           // on GPUs the bits of the CPU
-  std::string quantization = "none";    // of weights on GPUs
-  int quant_group = 0;                  // --quant-group-size; 0: the format's usual
-  int page_tokens = 16;                 // --block-size
-  int context_tokens_max = 0;           // --max-model-len; 0: the model's
-  int sequences_max = 256;              // --max-num-seqs
-  int batch_tokens_max = 512;           // --max-num-batched-tokens
-  std::string exchange = "pcc";         // pcc, naive
+  std::string model;                       // a folder, or the name of a preset shape
+  std::string load_format = "auto";        // auto, safetensors, dummy
+  std::string device = "auto";             // auto, cpu, cuda (the machine's, in turn), cuda:N
+  std::string parallel;                    // "tp=2,dp=2"; empty: by memory
+  int workers = 0;                         // 0: as many as `parallel` needs
+  int threads = 0;                         // of each worker; 0: the machine's, shared
+  std::string memory;                      // of each worker, "8GiB"; empty: the machine's, shared
+  std::string kv_cache_dtype = "auto";     // float32 on CPUs and with deterministic, else bfloat16
+  bool deterministic = false;              // on GPUs the bits of the CPU
+  std::string quantization = "none";       // of weights on GPUs
+  int quant_group = 0;                     // --quant-group-size; 0: the format's usual
+  int page_tokens = 16;                    // --block-size
+  int context_tokens_max = 0;              // --max-model-len; 0: the model's
+  int sequences_max = 256;                 // --max-num-seqs
+  int batch_tokens_max = 512;              // --max-num-batched-tokens
+  std::string exchange = "pcc";            // pcc, naive, two-level
+  std::string exchange_dtype = "float32";  // of its rows: float32, bfloat16, int8, fp8
 };
 
 // The model of the options, checked: its shape, whether weights are random, the resolved grid and

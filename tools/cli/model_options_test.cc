@@ -44,7 +44,12 @@ TEST(ModelOptionsTest, RefusesBadFlags) {
   EXPECT_THAT(refusal([](ModelOptions& o) { o.load_format = "gguf"; }), HasSubstr("--load-format"));
   EXPECT_THAT(refusal([](ModelOptions& o) { o.load_format = "safetensors"; }),
               HasSubstr("--load-format"));
-  EXPECT_THAT(refusal([](ModelOptions& o) { o.exchange = "ring"; }), HasSubstr("--exchange"));
+  EXPECT_THAT(refusal([](ModelOptions& o) { o.exchange = "ring"; }),
+              HasSubstr("--exchange 'ring'"));
+  EXPECT_THAT(refusal([](ModelOptions& o) { o.exchange_dtype = "fp4"; }),
+              HasSubstr("--exchange-dtype 'fp4'"));
+  EXPECT_THAT(refusal([](ModelOptions& o) { o.exchange_dtype = "fp8", o.deterministic = true; }),
+              HasSubstr("--exchange-dtype 'fp8': it rounds activations"));
   EXPECT_THAT(refusal([](ModelOptions& o) { o.device = "tpu"; }), HasSubstr("--device"));
   EXPECT_THAT(refusal([](ModelOptions& o) { o.page_tokens = 24; }), HasSubstr("--block-size"));
   EXPECT_THAT(refusal([](ModelOptions& o) { o.kv_cache_dtype = "int32"; }),
@@ -55,6 +60,21 @@ TEST(ModelOptionsTest, RefusesBadFlags) {
   EXPECT_THAT(refusal([](ModelOptions& o) { o.parallel = "zp=3"; }), HasSubstr("zp"));
   EXPECT_THAT(refusal([](ModelOptions& o) { o.parallel = "tp=2", o.workers = 3; }),
               HasSubstr("--workers"));
+}
+
+TEST(ModelOptionsTest, RoundedExchangesAreSaid) {
+  ModelOptions options;
+  options.model = "olmoe-1b-7b";
+  for (const char* exchange : {"naive", "pcc", "two-level"}) {
+    options.exchange = exchange;
+    const auto exact = ResolveModel(options);
+    ASSERT_TRUE(exact.ok()) << exact.status();
+    EXPECT_EQ(exact->note, "");
+  }
+  options.exchange_dtype = "int8";
+  const auto rounded = ResolveModel(options);
+  ASSERT_TRUE(rounded.ok()) << rounded.status();
+  EXPECT_THAT(rounded->note, HasSubstr("--exchange-dtype int8 rounds the rows"));
 }
 
 }  // namespace

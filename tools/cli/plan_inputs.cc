@@ -61,7 +61,7 @@ absl::StatusOr<ClusterTopology> LoadCluster(const std::string& cluster) {
 // Puts a measured profile in the place of the cluster's profile of that name.
 absl::Status UseMeasuredProfile(const std::string& path, ClusterTopology* cluster) {
   ASSIGN_OR_RETURN(const std::string text, ReadFlagFile("--profile", path, kFileBytesMax));
-  ASSIGN_OR_RETURN(const HardwareProfile measured, ParseHardwareProfile(text, path));
+  ASSIGN_OR_RETURN(const MeasuredHardware measured, ParseMeasuredHardware(text, path));
   const absl::Status replaced = ReplaceProfile(measured, cluster);
   if (replaced.ok()) return replaced;
   return Refuse("--profile", path, replaced.message());

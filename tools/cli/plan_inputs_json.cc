@@ -39,6 +39,10 @@ constexpr NumberField<HardwareProfile> kProfileNumbers[] = {
     {"kernel_seconds", &HardwareProfile::kernel_seconds, false},
     {"peer_seconds", &HardwareProfile::peer_seconds, false},
     {"step_seconds", &HardwareProfile::step_seconds, false},
+    {"overlap", &HardwareProfile::overlap, false},
+    {"product_depth", &HardwareProfile::product_depth, false},
+    {"attention_flops", &HardwareProfile::attention_flops, false},
+    {"crowded_seconds", &HardwareProfile::crowded_seconds, false},
     {"host_bandwidth", &HardwareProfile::host_bandwidth, false}};
 
 constexpr NumberField<ClusterNode> kNodeNumbers[] = {
@@ -134,6 +138,7 @@ json::object ProfileToJson(const HardwareProfile& profile) {
   out["source"] = Text(profile.source);
   PutNumbers(profile, kProfileNumbers, &out);
   out["shared_by_node"] = profile.shared_by_node;
+  out["cores"] = profile.cores;
   json::object flops;
   for (const auto& [format, rate] : profile.flops) {
     const absl::string_view name = NumberFormatName(format);
@@ -150,6 +155,8 @@ absl::StatusOr<HardwareProfile> ProfileFromJson(const JsonFields& fields) {
   RETURN_IF_ERROR(GetNumbers(fields, kProfileNumbers, &profile));
   ASSIGN_OR_RETURN(const int64_t shared, fields.Int("shared_by_node", kCount));
   profile.shared_by_node = static_cast<int>(shared);
+  ASSIGN_OR_RETURN(const int64_t cores, fields.Int("cores", kCount));
+  profile.cores = static_cast<int>(cores);
   ASSIGN_OR_RETURN(const json::object* flops, Object(fields, "flops"));
   const JsonFields rates(*flops, absl::StrCat(fields.context(), ": flops"));
   for (const auto& member : *flops) {

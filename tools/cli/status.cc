@@ -15,10 +15,22 @@ absl::StatusOr<std::string> FetchStatus(const HttpClient& client) {
   return response.body;
 }
 
+namespace {
+
+absl::Status PrintExperts(const HttpClient& client) {
+  ASSIGN_OR_RETURN(const HttpResponse response, client.Get("/admin/experts"));
+  RETURN_IF_ERROR(StatusFromHttp(response, "/admin/experts"));
+  std::cout << response.body << "\n";
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status RunStatus(const StatusOptions& options) {
   const std::atomic<bool> never{false};
   ASSIGN_OR_RETURN(const std::unique_ptr<Server> server,
                    Server::Open(options.server, {}, false, never));
+  if (options.experts) return PrintExperts(server->Client(true));
   ASSIGN_OR_RETURN(const std::string body, FetchStatus(server->Client(true)));
   if (options.json) {
     std::cout << body << "\n";

@@ -22,9 +22,10 @@ class CpuBackend : public EngineBackend {
 
   absl::StatusOr<Prepared> Load(const Assign& assign, const std::atomic<bool>& cancelled) override;
   StepLimits Limits() const override { return limits_; }
-  absl::Status Connect(const Assign& assign, Fabric& fabric) override {
-    model_ = std::make_unique<Model>(
-        ModelParts{assign, loaded_.weights, *kv_, fabric, pool_, progress_, options_.peer_timeout});
+  absl::Status Connect(const Assign& assign, const std::vector<std::string>& nodes,
+                       Fabric& fabric) override {
+    model_ = std::make_unique<Model>(ModelParts{assign, loaded_.weights, *kv_, fabric, pool_,
+                                                progress_, options_.peer_timeout, nodes});
     return absl::OkStatus();
   }
   void Disconnect() override {

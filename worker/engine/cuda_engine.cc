@@ -27,7 +27,8 @@ class CudaBackend : public EngineBackend {
 
   absl::StatusOr<Prepared> Load(const Assign& assign, const std::atomic<bool>& cancelled) override;
   StepLimits Limits() const override { return limits_; }
-  absl::Status Connect(const Assign& assign, Fabric& fabric) override;
+  absl::Status Connect(const Assign& assign, const std::vector<std::string>& nodes,
+                       Fabric& fabric) override;
   void Disconnect() override;
   absl::Status Submit(const StepPlan& plan) override { return model_->Submit(plan); }
   bool Done() override { return model_->Done(); }
@@ -98,7 +99,8 @@ absl::StatusOr<Prepared> CudaBackend::Load(const Assign& assign,
   return prepared;
 }
 
-absl::Status CudaBackend::Connect(const Assign& assign, Fabric& fabric) {
+absl::Status CudaBackend::Connect(const Assign& assign, const std::vector<std::string>& nodes,
+                                  Fabric& fabric) {
   const DeviceModelParts parts = {assign,
                                   loaded_.weights,
                                   *kv_,
@@ -107,7 +109,8 @@ absl::Status CudaBackend::Connect(const Assign& assign, Fabric& fabric) {
                                   progress_,
                                   options_.peer_timeout,
                                   options_.trace ? &options_.trace : nullptr,
-                                  options_.tuning};
+                                  options_.tuning,
+                                  nodes};
   const bool fast = FastModelRuns(assign);
   LOG(INFO) << "cuda:" << options_.device << " computes "
             << (fast ? "in bfloat16 with the fused kernels"

@@ -13,7 +13,9 @@ class AbsentBackend : public EngineBackend {
     return CurrentCudaMemory().status();
   }
   StepLimits Limits() const override { return {}; }
-  absl::Status Connect(const Assign&, Fabric&) override { return CurrentCudaMemory().status(); }
+  absl::Status Connect(const Assign&, const std::vector<std::string>&, Fabric&) override {
+    return CurrentCudaMemory().status();
+  }
   void Disconnect() override {}
   absl::Status Submit(const StepPlan&) override { return CurrentCudaMemory().status(); }
   bool Done() override { return true; }

@@ -5,6 +5,8 @@
 #pragma once
 
 #include <atomic>
+#include <string>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -27,8 +29,9 @@ class EngineBackend {
   virtual StepLimits Limits() const = 0;
 
   // Makes ready for steps over a connected fabric, which outlives them; `assign` is that of Load
-  // and outlives them too.
-  virtual absl::Status Connect(const Assign& assign, Fabric& fabric) = 0;
+  // and outlives them too. nodes: by rank, as in Commit.
+  virtual absl::Status Connect(const Assign& assign, const std::vector<std::string>& nodes,
+                               Fabric& fabric) = 0;
   // Gives up the steps in flight and the fabric; weights stay.
   virtual void Disconnect() = 0;
 

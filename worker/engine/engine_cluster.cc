@@ -165,6 +165,7 @@ absl::StatusOr<std::unique_ptr<EngineCluster>> EngineCluster::Create(
   auto cluster = std::unique_ptr<EngineCluster>(new EngineCluster(resolved));
   ParallelPlan plan = BlockPlan(resolved.spec, options.shape, Epoch{1});
   plan.exchange = options.exchange;
+  plan.payload = options.payload;
   RETURN_IF_ERROR(cluster->Assign(plan).status());
   return cluster;
 }
@@ -190,7 +191,7 @@ absl::StatusOr<std::vector<Prepared>> EngineCluster::Assign(const ParallelPlan& 
   for (int rank = 0; rank < ranks; ++rank) {
     ASSIGN_OR_RETURN(Prepared prepared, listeners_[rank]->WaitPrepared());
     commit.fabric_addresses.push_back(prepared.fabric_address);
-    commit.nodes.push_back("test");
+    commit.nodes.push_back(options_.nodes.empty() ? "test" : options_.nodes[rank]);
     prepared_.push_back(std::move(prepared));
   }
   for (int rank = 0; rank < ranks; ++rank) engines_[rank]->Connect(plan.epoch, commit);

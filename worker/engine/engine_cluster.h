@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -26,6 +27,9 @@ struct EngineClusterOptions {
   ModelSource source;
   ParallelSpec spec;
   ExchangeKind exchange = ExchangeKind::kPcc;
+  PayloadFormat payload = PayloadFormat::kF32;  // of the exchange
+  // [workers] Node of each rank, by name; empty: all on one.
+  std::vector<std::string> nodes;
   CacheOptions cache;
   ComputeOptions compute;
   int gpu = -1;                                     // that all engines share; -1: CPUs

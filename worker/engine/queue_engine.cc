@@ -314,7 +314,7 @@ absl::Status QueueEngine::ConnectFabric(Epoch epoch, const Commit& commit) {
     fabric_epoch_ = epoch;
     if (epoch <= aborted_) return absl::CancelledError(epoch.ToString() + " was aborted");
   }
-  return backend_->Connect(assign_, *borrowed);
+  return backend_->Connect(assign_, commit.nodes, *borrowed);
 }
 
 void QueueEngine::Do(Epoch epoch, const ConnectCommand& command) {

@@ -8,6 +8,7 @@
 #include "kernels/embedding/embedding.h"
 #include "kernels/rope/rope.h"
 #include "worker/model/cpu_blocks.h"
+#include "worker/model/home_combine.h"
 #include "worker/model/stage.h"
 
 namespace conclave {
@@ -22,10 +23,8 @@ Model::Model(const ModelParts& parts)
   CHECK_EQ(parts.fabric.rank(), parts.assign.rank);
   const Assign& assign = parts.assign;
   if (assign.shape.IsMoe()) {
-    const MoeExchangeOptions options = {
-        assign.plan.exchange, assign.plan.spec,       at_,
-        assign.shape.hidden,  assign.shape.moe.top_k, parts.timeout};
-    exchange_ = std::make_unique<MoeExchange>(parts.fabric, assign.plan.experts, options);
+    exchange_ = std::make_unique<MoeExchange>(
+        parts.fabric, assign.plan.experts, ExchangeOptionsOf(assign, parts.nodes, parts.timeout));
   }
   for (size_t i = 0; i < parts.weights.layers.size(); ++i) {
     layers_.push_back(MakeLayer(static_cast<int>(i)));

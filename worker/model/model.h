@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -31,6 +32,7 @@ struct ModelParts {
   ComputePool& pool;
   std::atomic<uint64_t>& progress;  // grows with each layer
   absl::Duration timeout;           // of each wait for peers
+  std::vector<std::string> nodes;   // by rank: equal names are one node
 };
 
 class Model {

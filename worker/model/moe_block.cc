@@ -53,6 +53,15 @@ Rows ComputeExperts(StepContext& ctx, const LayerState& layer, const DispatchedE
 
 void CombineParts(StepContext& ctx, const CombinedParts& combined) {
   if (ctx.tokens() == 0) return;
+  if (combined.summed) {
+    const Rows hidden = ctx.Hidden();
+    for (int64_t t = 0; t < hidden.rows; ++t) {
+      const float* output = combined.parts.row(combined.part_row[t]);
+      float* row = hidden.row(t);
+      for (int64_t i = 0; i < hidden.cols; ++i) row[i] += output[i];
+    }
+    return;
+  }
   const int64_t choices = ctx.tokens() * ctx.shape.moe.top_k;
   CombineArgs args;
   args.parts = {combined.parts.data, combined.parts.rows, ctx.shape.hidden, combined.parts.stride};
@@ -81,6 +90,7 @@ absl::Status MoeBlock(StepContext& ctx, LayerState& layer, const MoeChoices& cho
   input.tokens = {normed.data, tokens, normed.stride};
   input.experts = ctx.buffers.chosen;
   input.tokens_by_dp = ctx.batch.plan().tokens_by_dp;
+  input.weights = ctx.buffers.gate_weights;
   ASSIGN_OR_RETURN(const DispatchedEntries work, ctx.exchange->Dispatch(input));
   ctx.meter.Enter(Phase::kExperts);
   const Rows computed = ComputeExperts(ctx, layer, work);

@@ -6,6 +6,8 @@
 
 #include <atomic>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -32,6 +34,7 @@ struct DeviceModelParts {
   absl::Duration timeout;            // of each wait for peers
   const TraceSink* trace = nullptr;  // times every operator of every step; slower
   FastTuning tuning = {};            // of the fused path
+  std::vector<std::string> nodes;    // by rank: equal names are one node
 };
 
 class DeviceModel {

@@ -226,6 +226,8 @@ absl::Status ExactBlocks::Route(const MoeChoices& choices) {
   args.weights = static_cast<float*>(step_.buffers.gate_weights.data());
   RETURN_IF_ERROR(ExactGate(args, step_.stream));
   RETURN_IF_ERROR(CopyToHost(ctx.buffers.chosen.data(), args.chosen, choices_bytes, step_.stream));
+  RETURN_IF_ERROR(
+      CopyToHost(ctx.buffers.gate_weights.data(), args.weights, choices_bytes, step_.stream));
   return FetchRows(step_, normed, ctx.Normed().data);
 }
 
@@ -276,6 +278,18 @@ absl::Status ExactBlocks::CombineRows(const CombinedParts& combined) {
   ASSIGN_OR_RETURN(const DeviceRows parts,
                    step_.buffers.parts.Rows(combined.parts.rows, combined.parts.stride));
   RETURN_IF_ERROR(StoreRows(step_, combined.parts.data, parts));
+  if (combined.summed) {
+    ASSIGN_OR_RETURN(const DeviceRows delta,
+                     step_.buffers.delta.Rows(ctx.tokens(), ctx.shape.hidden));
+    ExactGatherArgs gather;
+    gather.x = parts.data;
+    gather.x_stride = parts.stride;
+    ASSIGN_OR_RETURN(gather.index, step_.buffers.part_row.Ints(combined.part_row, step_.stream));
+    gather.out = View(delta);
+    RETURN_IF_ERROR(ExactGatherRows(gather, step_.stream));
+    CHECK_EQ(delta.stride, step_.hidden.stride);
+    return ExactAdd(step_.hidden.data, delta.data, delta.rows * delta.stride, step_.stream);
+  }
   ExactCombineArgs args;
   args.parts = parts.data;
   args.parts_stride = parts.stride;
@@ -292,6 +306,7 @@ absl::Status ExactBlocks::Moe(const MoeChoices& choices) {
   StepContext& ctx = step_.ctx;
   CHECK(ctx.exchange != nullptr);
   ctx.buffers.chosen.resize(ctx.tokens() * ctx.shape.moe.top_k);
+  ctx.buffers.gate_weights.resize(ctx.buffers.chosen.size());
   ctx.meter.Enter(Phase::kExperts);
   if (ctx.tokens() > 0) RETURN_IF_ERROR(Route(choices));
   ctx.meter.Enter(Phase::kExchange);
@@ -301,6 +316,7 @@ absl::Status ExactBlocks::Moe(const MoeChoices& choices) {
   input.tokens = {normed.data, ctx.tokens(), normed.stride};
   input.experts = ctx.buffers.chosen;
   input.tokens_by_dp = ctx.batch.plan().tokens_by_dp;
+  input.weights = ctx.buffers.gate_weights;
   ASSIGN_OR_RETURN(const DispatchedEntries work, ctx.exchange->Dispatch(input));
   ctx.meter.Enter(Phase::kExperts);
   ASSIGN_OR_RETURN(const RowsView computed, ComputeExperts(work));

@@ -14,6 +14,7 @@
 #include "worker/model/cuda/device_model.h"
 #include "worker/model/cuda/exact_blocks.h"
 #include "worker/model/head.h"
+#include "worker/model/home_combine.h"
 #include "worker/model/model_table.h"
 #include "worker/model/stage.h"
 
@@ -70,10 +71,8 @@ ExactModel::ExactModel(const DeviceModelParts& parts)
       layer_function_(LayerOf(parts.assign.shape.architecture)) {
   const Assign& assign = parts.assign;
   if (assign.shape.IsMoe()) {
-    const MoeExchangeOptions options = {
-        assign.plan.exchange, assign.plan.spec,       at_,
-        assign.shape.hidden,  assign.shape.moe.top_k, parts.timeout};
-    exchange_ = std::make_unique<MoeExchange>(parts.fabric, assign.plan.experts, options);
+    exchange_ = std::make_unique<MoeExchange>(
+        parts.fabric, assign.plan.experts, ExchangeOptionsOf(assign, parts.nodes, parts.timeout));
   }
   for (const DeviceLayer& layer : parts.weights.layers) {
     units_.emplace_back();
