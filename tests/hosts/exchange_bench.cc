@@ -1,5 +1,6 @@
 // exchange_bench: the MoE exchange between real processes on hosts with links of a given rate,
-// naive against PCC, over the UCX fabric. Prints a table; --json writes what tools/report reads.
+// naive against PCC and two-level, over the UCX fabric. Prints a table; --json writes what
+// tools/report reads.
 // The batch is the whole stage's (exchange_case.h): both schedules of a grid move the same tokens.
 // A point's time is that of its slowest rank from a barrier to the end of the combine, the median
 // of the iterations.
@@ -38,6 +39,7 @@ struct Flags {
   std::vector<int> ranks = {16};
   std::vector<int> tp = {1, 2, 4};
   std::vector<int> tokens = {64};
+  std::vector<std::string> schedules = {"naive", "pcc", "two-level"};
   int hidden = 7168;
   int top_k = 8;
   int experts = 256;
@@ -56,7 +58,7 @@ double Since(Clock::time_point start) {
 }
 
 absl::StatusOr<Times> RunPoint(Fabric& fabric, const ExchangeCase& what, int iterations) {
-  double gather = 0;
+  double gather = 0;  // PCC and two-level
   Clock::time_point began;
   HookedFabric hooked(fabric, [&](const FabricOp& op, HookedFabric::Moment moment) {
     if (absl::string_view(op.name) != "moe_gather") return;
@@ -149,7 +151,7 @@ class Bench {
     std::printf("%d hosts x %d ranks, links of %.0f Mbit/s, %d columns, top %d of %d experts\n",
                 flags_.hosts, flags_.ranks_per_host, flags_.rate_mbit, flags_.hidden, flags_.top_k,
                 flags_.experts);
-    std::printf("%6s %3s %7s %7s %9s %9s %9s %12s %6s\n", "ranks", "tp", "tokens", "", "median ms",
+    std::printf("%6s %3s %7s %9s %9s %9s %9s %12s %6s\n", "ranks", "tp", "tokens", "", "median ms",
                 "min ms", "gather ms", "bytes/link", "ratio");
     for (const int ranks : flags_.ranks) RETURN_IF_ERROR(RunWorld(ranks));
     return Write();
@@ -159,7 +161,6 @@ class Bench {
   absl::Status RunWorld(int ranks) {
     std::vector<std::unique_ptr<RankProcess>> processes;
     std::vector<FabricMember> members;
-    std::vector<int> host_of_rank;
     for (int rank = 0; rank < ranks; ++rank) {
       const int host = rank / flags_.ranks_per_host;
       if (host >= flags_.hosts) {
@@ -167,7 +168,6 @@ class Bench {
                                                        " hosts of ", flags_.ranks_per_host,
                                                        " ranks hold fewer"));
       }
-      host_of_rank.push_back(host);
       ASSIGN_OR_RETURN(auto process,
                        RankProcess::Start([&] { return net_->Enter(host); }, RankBody));
       processes.push_back(std::move(process));
@@ -186,10 +186,11 @@ class Bench {
         what.experts = flags_.experts;
         what.seed = flags_.seed;
         what.timeout = absl::Seconds(30);
+        what.ranks_per_host = flags_.ranks_per_host;
         double naive = 0;
-        for (const ExchangeKind kind : {ExchangeKind::kNaive, ExchangeKind::kPcc}) {
-          what.kind = kind;
-          RETURN_IF_ERROR(Measure(what, processes, host_of_rank, naive));
+        for (const std::string& schedule : flags_.schedules) {
+          ASSIGN_OR_RETURN(what.kind, ParseExchangeKind(schedule));
+          RETURN_IF_ERROR(Measure(what, processes, naive));
         }
       }
     }
@@ -201,10 +202,9 @@ class Bench {
     return absl::OkStatus();
   }
 
-  // `naive`: its median in seconds, set by that schedule and compared with by the other.
+  // `naive`: its median in seconds, set by that schedule and compared with by the others.
   absl::Status Measure(const ExchangeCase& what,
-                       const std::vector<std::unique_ptr<RankProcess>>& processes,
-                       const std::vector<int>& host_of_rank, double& naive) {
+                       const std::vector<std::unique_ptr<RankProcess>>& processes, double& naive) {
     for (const auto& process : processes) {
       RETURN_IF_ERROR(
           process->line().Say(absl::StrCat(flags_.iterations, " ", what.ToString())));
@@ -217,20 +217,18 @@ class Bench {
       KeepSlowest(Numbers(parts[1]), total);
       KeepSlowest(Numbers(parts[2]), gather);
     }
-    const ExchangeDemand demand = DemandOf(what, host_of_rank);
-    const bool pcc = what.kind == ExchangeKind::kPcc;
+    const ExchangeDemand demand = DemandOf(what);
     const double median = Median(total), least = *std::min_element(total.begin(), total.end());
-    if (!pcc) naive = median;
-    std::printf("%6d %3d %7d %7s %9.2f %9.2f %9.2f %12lld", what.ranks, what.tp, what.tokens,
-                pcc ? "pcc" : "naive", median * 1e3, least * 1e3, Median(gather) * 1e3,
-                static_cast<long long>(demand.link_bytes));
-    std::printf(pcc ? " %6.2f\n" : "\n", naive / median);
+    if (what.kind == ExchangeKind::kNaive) naive = median;
+    std::printf("%6d %3d %7d %9s %9.2f %9.2f %9.2f %12lld %6.2f\n", what.ranks, what.tp,
+                what.tokens, ExchangeKindName(what.kind), median * 1e3, least * 1e3,
+                Median(gather) * 1e3, static_cast<long long>(demand.link_bytes), naive / median);
     std::fflush(stdout);
     points_.push_back({{"ranks", what.ranks},
                        {"tp", what.tp},
-                       {"schedule", pcc ? "pcc" : "naive"},
+                       {"schedule", ExchangeKindName(what.kind)},
                        {"tokens", what.tokens},
-                       {"messages", demand.peers},
+                       {"messages", demand.messages},
                        {"link_bytes", demand.link_bytes},
                        {"seconds", median},
                        {"seconds_min", least},
@@ -264,7 +262,7 @@ class Bench {
 
 int Main(int argc, char** argv) {
   Flags flags;
-  CLI::App app("MoE exchange between processes on rate-limited hosts, naive against PCC.\n"
+  CLI::App app("MoE exchange between processes on rate-limited hosts: naive, PCC, two-level.\n"
                "example: exchange_bench --tp 1,2,4 --json exchange.json");
   app.add_option("--hosts", flags.hosts, "hosts (network namespaces)")->capture_default_str();
   app.add_option("--ranks-per-host", flags.ranks_per_host)->capture_default_str();
@@ -272,6 +270,8 @@ int Main(int argc, char** argv) {
   app.add_option("--ranks", flags.ranks, "sizes of the world")->delimiter(',');
   app.add_option("--tp", flags.tp, "tensor parallel degrees")->delimiter(',');
   app.add_option("--tokens", flags.tokens, "tokens of the whole batch")->delimiter(',');
+  app.add_option("--schedules", flags.schedules, "the first is what ratios are of")
+      ->delimiter(',');
   app.add_option("--hidden", flags.hidden)->capture_default_str();
   app.add_option("--top-k", flags.top_k)->capture_default_str();
   app.add_option("--experts", flags.experts)->capture_default_str();

@@ -27,7 +27,7 @@ int TokensOf(const ExchangeCase& what, int dp) {
   return (dp + 1) * what.tokens / groups - dp * what.tokens / groups;
 }
 
-// Multiples of 1/8 below 2^20: exact in floats.
+// Rows are multiples of 1/8 below 2^13: products with it, and sums of these, are exact in floats.
 float Scale(int expert) { return 1.0f + static_cast<float>(expert % 16) / 8; }
 
 }  // namespace
@@ -39,9 +39,15 @@ ParallelSpec ExchangeCase::spec() const {
   return spec;
 }
 
+RankNodes ExchangeCase::hosts() const {
+  RankNodes hosts;
+  for (int rank = 0; rank < ranks; ++rank) hosts.push_back(rank / ranks_per_host);
+  return hosts;
+}
+
 std::string ExchangeCase::ToString() const {
-  return absl::StrCat("ranks=", ranks, " tp=", tp,
-                      " schedule=", kind == ExchangeKind::kPcc ? "pcc" : "naive",
+  return absl::StrCat("ranks=", ranks, " ranks_per_host=", ranks_per_host, " tp=", tp,
+                      " schedule=", ExchangeKindName(kind),
                       " tokens=", tokens, " hidden=", hidden, " top_k=", top_k,
                       " experts=", experts, " seed=", seed,
                       " timeout_us=", absl::ToInt64Microseconds(timeout));
@@ -50,7 +56,9 @@ std::string ExchangeCase::ToString() const {
 absl::StatusOr<ExchangeCase> ParseExchangeCase(absl::string_view text) {
   ExchangeCase what;
   std::map<std::string, std::pair<int*, int64_t>> numbers = {
-      {"ranks", {&what.ranks, kRanksMax}},    {"tp", {&what.tp, kRanksMax}},
+      {"ranks", {&what.ranks, kRanksMax}},
+      {"ranks_per_host", {&what.ranks_per_host, kRanksMax}},
+      {"tp", {&what.tp, kRanksMax}},
       {"tokens", {&what.tokens, kTokensMax}}, {"hidden", {&what.hidden, kHiddenMax}},
       {"top_k", {&what.top_k, kExpertsMax}},  {"experts", {&what.experts, kExpertsMax}}};
   for (const absl::string_view word : absl::StrSplit(text, ' ', absl::SkipEmpty())) {
@@ -61,8 +69,9 @@ absl::StatusOr<ExchangeCase> ParseExchangeCase(absl::string_view text) {
     };
     int64_t number = 0;
     if (name == "schedule") {
-      if (value != "pcc" && value != "naive") return bad("give schedule=pcc or schedule=naive");
-      what.kind = value == "pcc" ? ExchangeKind::kPcc : ExchangeKind::kNaive;
+      const auto kind = ParseExchangeKind(value);
+      if (!kind.ok()) return bad(kind.status().message());
+      what.kind = *kind;
     } else if (!absl::SimpleAtoi(value, &number) || number < 0) {
       return bad("give a number");
     } else if (name == "seed") {
@@ -99,10 +108,13 @@ ExchangeRouting RoutingOf(const ExchangeCase& what) {
   return routing;
 }
 
-ExchangeDemand DemandOf(const ExchangeCase& what, const std::vector<int>& host_of_rank) {
+ExchangeDemand DemandOf(const ExchangeCase& what) {
+  const RankNodes host_of_rank = what.hosts();
   TransferOptions options;
-  options.schedule =
-      what.kind == ExchangeKind::kPcc ? TransferSchedule::kPcc : TransferSchedule::kNaive;
+  options.schedule = what.kind == ExchangeKind::kPcc     ? TransferSchedule::kPcc
+                     : what.kind == ExchangeKind::kNaive ? TransferSchedule::kNaive
+                                                         : TransferSchedule::kTwoLevel;
+  options.sums_on_the_way = false;  // as the runtime does it
   options.empty_messages = true;
   options.hidden = what.hidden;
   TransferBuilder builder(options, what.spec(), host_of_rank);
@@ -112,7 +124,7 @@ ExchangeDemand DemandOf(const ExchangeCase& what, const std::vector<int>& host_o
   ExchangeDemand demand;
   for (const auto* list : {&transfers.dispatch, &transfers.combine, &transfers.gather}) {
     for (const Transfer& transfer : *list) {
-      demand.peers = std::max(demand.peers, ++messages[transfer.from]);
+      demand.messages = std::max(demand.messages, ++messages[transfer.from]);
       const int from = host_of_rank[transfer.from], to = host_of_rank[transfer.to];
       if (from == to) continue;
       demand.link_bytes = std::max(demand.link_bytes, out[from] += transfer.bytes);
@@ -145,6 +157,8 @@ ExchangeRun::ExchangeRun(Fabric& fabric, const ExchangeCase& what)
   options.hidden = what.hidden;
   options.top_k = what.top_k;
   options.timeout = what.timeout;
+  options.nodes = what.hosts();
+  weights_.assign(tokens * what.top_k, 1.0f);
   exchange_ = std::make_unique<MoeExchange>(fabric, experts_, options);
 }
 
@@ -162,7 +176,8 @@ absl::Status ExchangeRun::Dispatch(int layer) {
           {layer,
            {rows_.data(), static_cast<int64_t>(tokens_by_dp_[position_.dp]), what_.hidden},
            routing_.experts_by_dp[position_.dp],
-           tokens_by_dp_}));
+           tokens_by_dp_,
+           weights_}));
   return absl::OkStatus();
 }
 
@@ -184,20 +199,24 @@ absl::Status ExchangeRun::Combine() {
 }
 
 absl::Status ExchangeRun::Check() const {
+  // Outputs come one by one, or summed over a token's choices; the check is of groups of choices.
   const std::vector<int32_t>& chosen = routing_.experts_by_dp[position_.dp];
-  if (combined_.part_row.size() != chosen.size()) {
+  const size_t group = combined_.summed ? what_.top_k : 1;
+  if (combined_.part_row.size() * group != chosen.size()) {
     return absl::InternalError(absl::StrCat("combine: ", combined_.part_row.size(),
                                             " parts for ", chosen.size(), " choices"));
   }
-  for (size_t i = 0; i < chosen.size(); ++i) {
+  for (size_t i = 0; i < combined_.part_row.size(); ++i) {
     const float* part = combined_.parts.row(combined_.part_row[i]);
-    const int64_t token = first_token_ + static_cast<int64_t>(i) / what_.top_k;
+    const int64_t token = first_token_ + static_cast<int64_t>(i * group) / what_.top_k;
+    float scale = 0;
+    for (size_t choice = 0; choice < group; ++choice) scale += Scale(chosen[i * group + choice]);
     for (int column = 0; column < what_.hidden; ++column) {
-      const float expected = Row(token, column) * Scale(chosen[i]);
+      const float expected = Row(token, column) * scale;
       if (part[column] == expected) continue;
       return absl::InternalError(absl::StrCat("combine: token ", token, ", choice ",
-                                              i % what_.top_k, ", column ", column, " is ",
-                                              part[column], ", not ", expected));
+                                              i * group % what_.top_k, ", column ", column,
+                                              " is ", part[column], ", not ", expected));
     }
   }
   return absl::OkStatus();

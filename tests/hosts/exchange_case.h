@@ -20,7 +20,8 @@ namespace conclave {
 
 struct ExchangeCase {
   int ranks = 16;
-  int tp = 1;  // divides ranks
+  int ranks_per_host = 2;  // neighbours; two-level goes by it
+  int tp = 1;              // divides ranks
   ExchangeKind kind = ExchangeKind::kPcc;
   int tokens = 64;  // of all dp groups together
   int hidden = 7168;
@@ -30,6 +31,7 @@ struct ExchangeCase {
   absl::Duration timeout = absl::Seconds(1);  // of each operation
 
   ParallelSpec spec() const;
+  RankNodes hosts() const;  // of every rank
   std::string ToString() const;  // one line that ParseExchangeCase reads
   bool operator==(const ExchangeCase&) const = default;
 };
@@ -42,10 +44,10 @@ ExchangeRouting RoutingOf(const ExchangeCase& what);
 
 // What the schedule asks of the network, by the exact list of messages (comm/exchange/transfers.h).
 struct ExchangeDemand {
-  int64_t peers = 0;       // most messages a rank sends: dispatch, combine and gather
+  int64_t messages = 0;    // most that a rank sends: dispatch, combine and gather
   int64_t link_bytes = 0;  // that cross the busiest direction of the busiest host's link
 };
-ExchangeDemand DemandOf(const ExchangeCase& what, const std::vector<int>& host_of_rank);
+ExchangeDemand DemandOf(const ExchangeCase& what);
 
 // A rank's part of one case, to be run again and again.
 class ExchangeRun {
@@ -72,6 +74,7 @@ class ExchangeRun {
   std::vector<int32_t> tokens_by_dp_;
   int64_t first_token_ = 0;  // of the rank's dp group, counted over the stage
   std::vector<float> rows_;
+  std::vector<float> weights_;  // all 1: sums of what the experts give are exact then
   std::vector<float> computed_;
   std::unique_ptr<MoeExchange> exchange_;
   DispatchedEntries entries_;

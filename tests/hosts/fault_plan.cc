@@ -49,9 +49,13 @@ FaultPlan DrawFault(const FaultWorld& world, uint64_t seed, int round) {
   plan.left_out = rng.Chance(1, 3);
   ExchangeCase& exchange = plan.exchange;
   exchange.ranks = world.ranks;
+  exchange.ranks_per_host = world.ranks_per_host;
   const bool gathers = plan.phase == FaultPhase::kInGather;
   exchange.tp = gathers || rng.Chance(2, 3) ? (rng.Chance(1, 2) ? 2 : 4) : 1;
-  exchange.kind = gathers || rng.Chance(3, 4) ? ExchangeKind::kPcc : ExchangeKind::kNaive;
+  const bool naive = !gathers && rng.Chance(1, 4);
+  exchange.kind = naive                ? ExchangeKind::kNaive
+                  : rng.Chance(1, 3) ? ExchangeKind::kTwoLevel
+                                       : ExchangeKind::kPcc;
   // From messages that fit a packet to some that take tens of milliseconds at 200 Mbit/s and the
   // rendezvous of large ones.
   exchange.hidden = 64 << rng.Below(7);

@@ -67,8 +67,11 @@ absl::StatusOr<ExchangeMeasurement> ReadPoint(const boost::json::value& value, s
   point.ranks = reader.Integer("ranks", 1);
   point.tp = reader.Integer("tp", 1);
   const std::string schedule = reader.Text("schedule");
-  point.pcc = schedule == "pcc";
-  if (!point.pcc && schedule != "naive") reader.Fail("schedule", "is neither naive nor pcc");
+  if (const auto kind = ParseExchangeKind(schedule); kind.ok()) {
+    point.kind = *kind;
+  } else {
+    reader.Fail("schedule", "is no schedule");
+  }
   point.tokens = reader.Integer("tokens", 0);
   point.messages = static_cast<int64_t>(reader.Number("messages", 0));
   point.link_bytes = static_cast<int64_t>(reader.Number("link_bytes", 0));
@@ -84,11 +87,11 @@ std::vector<double> Terms(const ExchangeMeasurements& measured, const ExchangeMe
           static_cast<double>(point.link_bytes) * 8 / measured.link_bits_per_second};
 }
 
-const ExchangeMeasurement* Find(const ExchangeMeasurements& measured,
-                                const ExchangeMeasurement& like, bool pcc) {
+const ExchangeMeasurement* FindNaive(const ExchangeMeasurements& measured,
+                                     const ExchangeMeasurement& like) {
   for (const ExchangeMeasurement& point : measured.points) {
     if (point.ranks == like.ranks && point.tp == like.tp && point.tokens == like.tokens &&
-        point.pcc == pcc) {
+        point.kind == ExchangeKind::kNaive) {
       return &point;
     }
   }
@@ -98,21 +101,25 @@ const ExchangeMeasurement* Find(const ExchangeMeasurements& measured,
 std::string Table(const ExchangeMeasurements& measured, const Fit& fit) {
   std::string out =
       "| p | L | tokens | schedule | messages | KB over a link | median ms | least ms | of them "
-      "gather ms | fitted ms | naive / PCC | at least |\n"
+      "gather ms | fitted ms | naive / it | at least |\n"
       "|---|---|---|---|---|---|---|---|---|---|---|---|\n";
   for (const ExchangeMeasurement& point : measured.points) {
     absl::StrAppendFormat(&out, "| %d | %d | %d | %s | %d | %.0f | %.2f | %.2f | %.2f | %.2f |",
-                          point.ranks, point.tp, point.tokens, point.pcc ? "PCC" : "naive",
+                          point.ranks, point.tp, point.tokens, ExchangeKindName(point.kind),
                           point.messages, point.link_bytes / 1e3, point.seconds * 1e3,
                           point.seconds_min * 1e3, point.gather_seconds * 1e3,
                           fit.Predict(Terms(measured, point)) * 1e3);
-    const ExchangeMeasurement* naive = Find(measured, point, false);
-    if (point.pcc && naive != nullptr) {
-      const double ratio = naive->seconds / point.seconds, least = kShareOfL * point.tp;
-      absl::StrAppendFormat(&out, " %.2f%s | %.1f |\n", ratio, ratio >= least ? "" : " (below)",
-                            least);
-    } else {
+    const ExchangeMeasurement* naive = FindNaive(measured, point);
+    if (point.kind == ExchangeKind::kNaive || naive == nullptr) {
       out += " | |\n";
+      continue;
+    }
+    const double ratio = naive->seconds / point.seconds, least = kShareOfL * point.tp;
+    const char* remark = ratio >= least ? "" : " (below)";
+    if (point.kind == ExchangeKind::kPcc) {
+      absl::StrAppendFormat(&out, " %.2f%s | %.1f |\n", ratio, remark, least);
+    } else {
+      absl::StrAppendFormat(&out, " %.2f | |\n", ratio);
     }
   }
   return out;
@@ -194,22 +201,23 @@ std::vector<ReportFile> WriteExchangeReport(const ExchangeMeasurements& measured
   LineChart by_l = {absl::StrCat("MoE exchange of ", batch, ", p = ", ranks_most), "L (tp)",
                     "milliseconds", {}};
   LineChart by_p = {absl::StrCat("MoE exchange of ", batch), "p (ranks)", "milliseconds", {}};
-  for (const bool pcc : {false, true}) {
-    const std::string name = pcc ? "PCC" : "naive";
+  for (const ExchangeKind kind :
+       {ExchangeKind::kNaive, ExchangeKind::kPcc, ExchangeKind::kTwoLevel}) {
+    const std::string name = ExchangeKindName(kind);
     const auto over_l = [&](const ExchangeMeasurement& point) {
-      return point.pcc == pcc && point.ranks == ranks_most && point.tokens == tokens_most;
+      return point.kind == kind && point.ranks == ranks_most && point.tokens == tokens_most;
     };
     AddLines(measured, fit, {name, over_l, [](const auto& point) { return point.tp; }}, by_l);
     for (const int tp : degrees) {
       const auto over_p = [&](const ExchangeMeasurement& point) {
-        return point.pcc == pcc && point.tp == tp && point.tokens == tokens_most;
+        return point.kind == kind && point.tp == tp && point.tokens == tokens_most;
       };
       const std::string label = absl::StrCat(name, ", L = ", tp);
       AddLines(measured, fit, {label, over_p, [](const auto& point) { return point.ranks; }}, by_p);
     }
   }
   const std::string text = absl::StrFormat(
-      "# MoE exchange: naive against PCC\n\n"
+      "# MoE exchange by schedule\n\n"
       "%d hosts x %d ranks (network namespaces), links of %.0f Mbit/s each way, rows of %d floats, "
       "top %d of %d experts\nspread evenly. Tokens are those of the whole batch: each dp group has "
       "its share, which its tp ranks all hold.\nTimes: dispatch, combine and gather, of the "

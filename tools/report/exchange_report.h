@@ -1,6 +1,6 @@
 // ExchangeReport: what tests/hosts/exchange_bench measured, as a page of Markdown with charts: the
-// times of naive and PCC exchanges against the number of ranks and the tensor parallel degree L,
-// their ratio against the bound that PCC is to keep, and the fitted costs of the model
+// times of naive, PCC and two-level exchanges against the number of ranks and the tensor parallel
+// degree L, their ratio against the bound that PCC is to keep, and the fitted costs of the model
 //
 //   seconds = C0 + C1 * messages of a rank + C2 * (bytes over the busiest link) / bandwidth
 //
@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "comm/types/parallel_plan.h"
 #include "tools/report/fit.h"
 
 namespace conclave {
@@ -21,7 +22,7 @@ namespace conclave {
 struct ExchangeMeasurement {
   int ranks = 0;
   int tp = 0;
-  bool pcc = false;
+  ExchangeKind kind = ExchangeKind::kNaive;
   int tokens = 0;
   int64_t messages = 0;
   int64_t link_bytes = 0;
