@@ -136,6 +136,22 @@ absl::StatusOr<std::vector<double>> TimeCollective(Fabric& fabric, const FabricG
   return absl::InvalidArgumentError("collective: no such value; take one of FabricCollectives()");
 }
 
+absl::StatusOr<std::vector<double>> SlowestOf(Fabric& fabric, const FabricGroup& group,
+                                              std::vector<double> seconds) {
+  const auto bytes = [](std::vector<double>& values) {
+    return absl::MakeSpan(reinterpret_cast<uint8_t*>(values.data()),
+                          values.size() * sizeof(double));
+  };
+  std::vector<std::vector<double>> all(group.size(), std::vector<double>(seconds.size()));
+  std::vector<absl::Span<uint8_t>> out;
+  for (std::vector<double>& of_rank : all) out.push_back(bytes(of_rank));
+  RETURN_IF_ERROR(fabric.AllGatherV(group, bytes(seconds), out, {"bench_gather"}));
+  for (const std::vector<double>& of_rank : all) {
+    for (size_t i = 0; i < seconds.size(); ++i) seconds[i] = std::max(seconds[i], of_rank[i]);
+  }
+  return seconds;
+}
+
 double PercentileOf(std::vector<double> seconds, double share) {
   if (seconds.empty()) return 0;
   const double index = share * static_cast<double>(seconds.size() - 1);

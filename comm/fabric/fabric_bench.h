@@ -55,9 +55,14 @@ struct CollectiveLoad {
   BenchCalls calls;
 };
 
-// Seconds of each call on this rank.
+// Seconds of each call on this rank. The root of broadcasts goes round.
 absl::StatusOr<std::vector<double>> TimeCollective(Fabric& fabric, const FabricGroup& group,
                                                    const CollectiveLoad& load);
+
+// `seconds` of the slowest rank, call by call, on every rank: an operation lasts until all have it.
+// All ranks of the group call it with as many values.
+absl::StatusOr<std::vector<double>> SlowestOf(Fabric& fabric, const FabricGroup& group,
+                                              std::vector<double> seconds);
 
 // The value below which `share` of `seconds` lie; 0 without values.
 double PercentileOf(std::vector<double> seconds, double share);

@@ -17,6 +17,7 @@
 #include "comm/base/status.h"
 #include "coordinator/coordinator_main.h"
 #include "glog/logging.h"
+#include "tools/cli/bench_fabric_flags.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/plan_flags.h"
 #include "tools/cli/server.h"
@@ -29,10 +30,12 @@ constexpr int kExitFailure = 1;
 constexpr int kExitUsage = 2;
 constexpr int kExitInterrupted = 130;
 
+using LongRun = std::function<absl::Status(const std::atomic<bool>& cancelled)>;
+
 // What the command line asked for: set by the verb's callback.
 struct Invocation {
   std::string verb;
-  std::function<absl::Status(const std::atomic<bool>&)> run;
+  LongRun run;
   bool handles_signals = false;  // coordinator and worker do so themselves
 };
 
@@ -393,11 +396,15 @@ void AddBenchPlan(CLI::App& bench, Invocation& invocation) {
 }
 
 void AddBench(CLI::App& root, Invocation& invocation) {
-  auto* bench =
-      root.add_subcommand("bench", "Measure: latency, kernels, ablation, serve, plan, calibrate");
+  auto* bench = root.add_subcommand(
+      "bench", "Measure: latency, kernels, ablation, serve, fabric, plan, calibrate");
   bench->require_subcommand(1);
   AddBenchKernels(*bench, invocation);
   AddBenchServe(*bench, invocation);
+  AddBenchFabric(*bench, [&invocation](const std::string& verb, LongRun run) {
+    invocation.verb = verb;
+    invocation.run = std::move(run);
+  });
   AddBenchAblation(*bench, invocation);
   AddBenchCalibrate(*bench, invocation);
   AddBenchPlan(*bench, invocation);
