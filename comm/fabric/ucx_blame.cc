@@ -20,6 +20,9 @@ constexpr std::chrono::milliseconds kAnswerMax(20);
 // After giving up: how long the other ranks may take to hear it and give up themselves.
 constexpr std::chrono::milliseconds kFarewellMax(60);
 
+// How often a rank corrects what it blames.
+constexpr int kTellsMax = 4;
+
 // In larger worlds only ranks with a connection are told: making one to each takes too long.
 constexpr int kTellAllMax = 64;
 
@@ -39,36 +42,72 @@ void UcxTransport::RunUntil(SteadyTime until, const Done& done) {
   }
 }
 
-void UcxTransport::AskSuspects() {
-  for (const int rank : graph_.Suspects()) {
+void UcxTransport::StartWatching() {
+  graph_ = WaitGraph(rank_);
+  asked_ = false;
+  answers_left_ = kAnswersMax;
+  answered_.clear();
+}
+
+void UcxTransport::AskAwaited() {
+  asked_ = true;
+  const std::vector<int> awaited = Awaited().All();
+  graph_.SetAwaited(awaited);
+  for (const int rank : awaited) {
     Peer& peer = peers_[rank];
     if (peer.asked_in == waits_ || peer.error != UCS_OK || EnsureEndpoint(peer) != UCS_OK) continue;
     peer.asked_in = waits_;
-    notices_->Send(peer.endpoint, {NoticeKind::kAsk, false, rank_, {}});
+    notices_->Send(peer.endpoint,
+                   {.kind = NoticeKind::kAsk, .exchange = static_cast<uint32_t>(waits_)});
   }
+}
+
+void UcxTransport::AnswerAskers() {
+  graph_.SetAwaited(Awaited().All());
+  const std::vector<int> suspects = graph_.Suspects();
+  for (Peer& peer : peers_) {
+    // A new question is answered even when nothing is new.
+    const bool known = peer.answered_in == peer.asks_in && suspects == answered_;
+    if (peer.asks_in == 0 || known || answers_left_ == 0) continue;
+    if (peer.error != UCS_OK || EnsureEndpoint(peer) != UCS_OK) continue;
+    --answers_left_;
+    peer.answered_in = peer.asks_in;
+    notices_->Send(peer.endpoint, {.kind = NoticeKind::kAnswer,
+                                   .exchange = peer.asks_in,
+                                   .ranks = suspects});
+  }
+  answered_ = suspects;
 }
 
 std::optional<UcxTransport::Failure> UcxTransport::HearNotices() {
   std::optional<Failure> failure;
+  bool news = false;
   while (std::optional<Notice> notice = notices_->Next()) {
     if (notice->from >= size() || notice->from == rank_) continue;
     std::erase_if(notice->ranks, [&](int rank) { return rank < 0 || rank >= size(); });
     Peer& peer = peers_[notice->from];
-    if (notice->kind == NoticeKind::kAsk) {
-      if (peer.error != UCS_OK || EnsureEndpoint(peer) != UCS_OK) continue;
-      notices_->Send(peer.endpoint, {NoticeKind::kAnswer, false, rank_, Awaited().All()});
-      continue;
-    }
-    graph_.Heard(notice->from, notice->ranks);
-    if (notice->kind == NoticeKind::kAnswer) {
-      AskSuspects();  // those it waits for
-      continue;
-    }
-    peer.gave_up = true;
-    if (!failure.has_value()) {
-      failure = Failure{.gone = notice->gone, .told_by = notice->from};
+    switch (notice->kind) {
+      case NoticeKind::kAsk:
+        peer.asks_in = notice->exchange;
+        has_askers_ = true;
+        if (!gave_up_) AskAwaited();  // what they say is the answer
+        news = true;
+        break;
+      case NoticeKind::kAnswer:
+        if (notice->exchange != static_cast<uint32_t>(waits_)) break;
+        graph_.Heard(notice->from, notice->ranks);
+        news = true;
+        break;
+      case NoticeKind::kGaveUp:
+        graph_.Heard(notice->from, notice->ranks);
+        peer.gave_up = true;
+        if (!failure.has_value()) {
+          failure = Failure{.gone = notice->gone, .told_by = notice->from};
+        }
+        break;
     }
   }
+  if (news && has_askers_ && !gave_up_) AnswerAskers();
   return failure;
 }
 
@@ -91,8 +130,7 @@ void UcxTransport::SettleSuspects(const Failure& failure) {
     if (graph_.Suspects() != std::vector<int>{failure.told_by}) return;
   }
   // Nobody is silent, so this rank itself was waited for: whom does it wait for?
-  graph_.SetAwaited(Awaited().All());
-  AskSuspects();
+  AskAwaited();
   RunUntil(Clock::now() + kAnswerMax, [&] {
     HearNotices();
     const std::vector<int> suspects = graph_.Suspects();
@@ -107,7 +145,7 @@ void UcxTransport::TellOthers(const std::vector<int>& suspects, bool gone) {
     if (rank == rank_ || peer.error != UCS_OK || Contains(suspects, rank)) continue;
     if (peer.endpoint == nullptr && size() > kTellAllMax) continue;
     if (EnsureEndpoint(peer) != UCS_OK) continue;
-    notices_->Send(peer.endpoint, {NoticeKind::kGaveUp, gone, rank_, suspects});
+    notices_->Send(peer.endpoint, {.kind = NoticeKind::kGaveUp, .gone = gone, .ranks = suspects});
   }
 }
 
@@ -115,15 +153,20 @@ absl::Status UcxTransport::GiveUp(const WireOp& op, Failure failure) {
   if (!failure.error.ok()) return std::move(failure.error);
   if (failure.gone && failure.told_by < 0 && !failure.certain) HearWhetherItGaveUp(failure);
   SettleSuspects(failure);
-  const std::vector<int> suspects = graph_.Suspects();
-  TellOthers(suspects, failure.gone);
+  gave_up_ = true;
+  std::vector<int> told;
+  int tells_left = kTellsMax;
   RunUntil(Clock::now() + kFarewellMax, [&] {
     HearNotices();
+    if (graph_.Suspects() != told && tells_left-- > 0) {
+      told = graph_.Suspects();
+      TellOthers(told, failure.gone);
+    }
     if (!notices_->Flushed()) return false;
     for (int rank = 0; rank < size(); ++rank) {
       const Peer& peer = peers_[rank];
       if (rank != rank_ && peer.endpoint != nullptr && peer.error == UCS_OK && !peer.gave_up &&
-          !Contains(suspects, rank)) {
+          !Contains(told, rank)) {
         return false;
       }
     }

@@ -15,6 +15,7 @@ void UcxNotices::Send(ucp_ep_h endpoint, const Notice& notice) {
   Wire& wire = sent_.emplace_back();
   wire.kind = static_cast<uint32_t>(notice.kind);
   wire.gone = notice.gone ? 1 : 0;
+  wire.exchange = notice.exchange;
   wire.count = static_cast<uint32_t>(std::min<size_t>(notice.ranks.size(), kRanksMax));
   std::copy_n(notice.ranks.begin(), wire.count, wire.ranks);
   ucp_request_param_t param = {};
@@ -55,6 +56,7 @@ std::optional<Notice> UcxNotices::Next() {
     Notice notice;
     notice.kind = static_cast<NoticeKind>(wire.kind);
     notice.gone = wire.gone != 0;
+    notice.exchange = wire.exchange;
     notice.from = SenderOf(info.sender_tag);
     notice.ranks.assign(wire.ranks, wire.ranks + wire.count);
     return notice;

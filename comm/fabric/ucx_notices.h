@@ -15,13 +15,15 @@ namespace conclave {
 
 enum class NoticeKind : uint32_t {
   kAsk = 1,     // "I wait for you: do you live?"
-  kAnswer = 2,  // "I live, and wait for `ranks`"
+  kAnswer = 2,  // "I live; of those I wait for, directly or through others, `ranks` are silent"
   kGaveUp = 3,  // "my fabric is dead: `ranks` are to blame"
 };
 
 struct Notice {
   NoticeKind kind = NoticeKind::kAsk;
   bool gone = false;  // kGaveUp: the blamed are known to have ended, not only silent
+  // kAsk: the asker's exchange; kAnswer: that of the question. An old answer tells nothing.
+  uint32_t exchange = 0;
   int from = 0;
   std::vector<int> ranks;
 };
@@ -41,10 +43,11 @@ class UcxNotices {
   bool Flushed() const { return under_way_ == 0; }
 
  private:
-  static constexpr int kRanksMax = 61;  // named in one notice: the first ones
+  static constexpr int kRanksMax = 60;  // named in one notice: the first ones
   struct Wire {
     uint32_t kind = 0;
     uint32_t gone = 0;
+    uint32_t exchange = 0;
     uint32_t count = 0;
     int32_t ranks[kRanksMax] = {};
   };

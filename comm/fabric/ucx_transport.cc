@@ -233,6 +233,7 @@ std::optional<UcxTransport::Failure> UcxTransport::Wait(const WireOp& op) {
   SteadyTime spin_until = SteadyTime::min();  // not known yet
   int polls = 0;                              // since the clock was read
   ++waits_;
+  if (asked_ || has_askers_) StartWatching();
   busy_arms_ = 0;
   while (pending_ > 0 || failed_) {
     if (failed_) {
@@ -254,10 +255,7 @@ std::optional<UcxTransport::Failure> UcxTransport::Wait(const WireOp& op) {
     if (now >= give_up_at) return Failure{};  // the suspects are those awaited
     if (spin_until == SteadyTime::min()) spin_until = now + spin_;
     if (progressed || now < spin_until) continue;
-    if (now >= ask_at) {
-      graph_.SetAwaited(Awaited().All());
-      AskSuspects();
-    }
+    if (now >= ask_at && !asked_) AskAwaited();
     std::optional<Failure> failure = Sleep(op, now < ask_at ? ask_at : give_up_at);
     if (failure.has_value()) return failure;
     spin_until = SteadyTime::min();

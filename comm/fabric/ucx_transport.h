@@ -64,6 +64,8 @@ class UcxTransport final : public PointToPoint {
     ucp_ep_h endpoint = nullptr;
     ucs_status_t error = UCS_OK;  // set by UCX's error handler
     uint64_t asked_in = 0;        // the last of waits_ in which it was asked whether it lives
+    uint32_t asks_in = 0;         // its exchange, when it asked last; 0: never
+    uint32_t answered_in = 0;     // the same, when it was answered last
     bool gave_up = false;         // its fabric is dead, as it said
   };
   // Why an exchange failed, until it is settled whom to blame.
@@ -109,10 +111,12 @@ class UcxTransport final : public PointToPoint {
   absl::Status CheckCancelled(const WireOp& op);
   AwaitedPeers Awaited() const;
 
-  // ucx_blame.cc. Asks the suspects whether they live, and whom they wait for.
-  void AskSuspects();
-  // Answers those who ask. A failure when a rank gave up.
+  // ucx_blame.cc. Asks those that are waited for whether they live, and whom they wait for.
+  void AskAwaited();
+  // Answers those who ask, again when the answer changes. A failure when a rank gave up.
   std::optional<Failure> HearNotices();
+  void AnswerAskers();
+  void StartWatching();
   // Tells the others, hears them, and puts the error together.
   absl::Status GiveUp(const WireOp& op, Failure failure);
   void HearWhetherItGaveUp(Failure& failure);
@@ -145,7 +149,13 @@ class UcxTransport final : public PointToPoint {
   uint64_t waits_ = 0;   // begun so far
   int busy_arms_ = 0;    // times in a row that UCX would not let us sleep
   std::vector<pollfd> poll_;
-  WaitGraph graph_;
+  WaitGraph graph_;     // of the exchange under way
+  bool asked_ = false;  // somebody, in it
+  static constexpr int kAnswersMax = 256;  // in one exchange
+  bool has_askers_ = false;
+  bool gave_up_ = false;
+  std::vector<int> answered_;  // what askers know
+  int answers_left_ = kAnswersMax;
   std::unique_ptr<UcxNotices> notices_;
 };
 

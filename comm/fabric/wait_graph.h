@@ -26,7 +26,7 @@ class WaitGraph {
   std::vector<int> Suspects() const;
 
  private:
-  const int self_;
+  int self_;
   std::vector<int> awaited_;
   std::map<int, std::vector<int>> waits_;
 };

@@ -87,6 +87,11 @@ std::vector<double> Terms(const ExchangeMeasurements& measured, const ExchangeMe
           static_cast<double>(point.link_bytes) * 8 / measured.link_bits_per_second};
 }
 
+double Fitted(const ExchangeMeasurements& measured, const Fit& fit,
+              const ExchangeMeasurement& point) {
+  return fit.Predict(Terms(measured, point)) * 1e3;
+}
+
 const ExchangeMeasurement* FindNaive(const ExchangeMeasurements& measured,
                                      const ExchangeMeasurement& like) {
   for (const ExchangeMeasurement& point : measured.points) {
@@ -98,17 +103,22 @@ const ExchangeMeasurement* FindNaive(const ExchangeMeasurements& measured,
   return nullptr;
 }
 
+bool CrossesALink(const ExchangeMeasurement& point) { return point.link_bytes > 0; }
+
 std::string Table(const ExchangeMeasurements& measured, const Fit& fit) {
   std::string out =
       "| p | L | tokens | schedule | messages | KB over a link | median ms | least ms | of them "
       "gather ms | fitted ms | naive / it | at least |\n"
       "|---|---|---|---|---|---|---|---|---|---|---|---|\n";
   for (const ExchangeMeasurement& point : measured.points) {
-    absl::StrAppendFormat(&out, "| %d | %d | %d | %s | %d | %.0f | %.2f | %.2f | %.2f | %.2f |",
+    const std::string fitted = CrossesALink(point)
+                                   ? absl::StrFormat("%.2f", Fitted(measured, fit, point))
+                                   : std::string();
+    absl::StrAppendFormat(&out, "| %d | %d | %d | %s | %d | %.0f | %.2f | %.2f | %.2f | %s |",
                           point.ranks, point.tp, point.tokens, ExchangeKindName(point.kind),
                           point.messages, point.link_bytes / 1e3, point.seconds * 1e3,
                           point.seconds_min * 1e3, point.gather_seconds * 1e3,
-                          fit.Predict(Terms(measured, point)) * 1e3);
+                          fitted);
     const ExchangeMeasurement* naive = FindNaive(measured, point);
     if (point.kind == ExchangeKind::kNaive || naive == nullptr) {
       out += " | |\n";
@@ -142,7 +152,8 @@ void AddLines(const ExchangeMeasurements& measured, const Fit& fit, const LineOf
   for (const ExchangeMeasurement& point : measured.points) {
     if (!of.takes(point)) continue;
     line.points.emplace_back(of.x(point), point.seconds * 1e3);
-    fitted.points.emplace_back(of.x(point), fit.Predict(Terms(measured, point)) * 1e3);
+    if (!CrossesALink(point)) continue;
+    fitted.points.emplace_back(of.x(point), Fitted(measured, fit, point));
   }
   if (line.points.empty()) return;
   std::sort(line.points.begin(), line.points.end());
@@ -182,7 +193,12 @@ absl::StatusOr<ExchangeMeasurements> ParseExchangeMeasurements(absl::string_view
 Fit FitExchange(const ExchangeMeasurements& measured) {
   std::vector<FitPoint> points;
   for (const ExchangeMeasurement& point : measured.points) {
-    points.push_back({Terms(measured, point), point.seconds});
+    if (CrossesALink(point)) points.push_back({Terms(measured, point), point.seconds});
+  }
+  if (points.empty()) {
+    for (const ExchangeMeasurement& point : measured.points) {
+      points.push_back({Terms(measured, point), point.seconds});
+    }
   }
   return FitCosts(points);
 }
@@ -224,7 +240,7 @@ std::vector<ReportFile> WriteExchangeReport(const ExchangeMeasurements& measured
       "slowest rank; median of %d.\n\n%s\n"
       "![against L](exchange_by_l.svg)\n\n![against p](exchange_by_p.svg)\n\n"
       "## Fit\n\nseconds = C0 + C1 * messages of a rank + C2 * (bytes over the busiest link) / "
-      "bandwidth, by least squares of relative errors:\n\n"
+      "bandwidth, by least squares of relative errors,\nof the exchanges that cross a link:\n\n"
       "| C0 ms | C1 us a message | C2 | mean error | largest |\n|---|---|---|---|---|\n"
       "| %.3f | %.1f | %.3f | %.1f %% | %.1f %% |\n\n"
       "C2 is 1 when the link is all that bytes cost.\n",

@@ -45,6 +45,7 @@ struct ExchangeMeasurements {
 // InvalidArgument names the field that is missing or out of range.
 absl::StatusOr<ExchangeMeasurements> ParseExchangeMeasurements(absl::string_view json);
 
+// Of the points that cross a link, if there are any: inside a host bytes cost something else.
 Fit FitExchange(const ExchangeMeasurements& measured);
 
 struct ReportFile {
