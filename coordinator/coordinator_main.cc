@@ -150,6 +150,10 @@ absl::StatusOr<CoordinatorOptions> ActorOptions(const CoordinatorFlags& flags, c
         absl::StrCat("--exchange-dtype ", flags.exchange_dtype,
                      " rounds activations, --deterministic forbids it; leave one of them out"));
   }
+  if (options.payload != PayloadFormat::kF32 && model.shape.IsMoe()) {
+    LOG(WARNING) << "--exchange-dtype " << flags.exchange_dtype
+                 << " rounds the rows that experts exchange: outputs are not exact";
+  }
   const int context = flags.context_tokens_max > 0
                           ? std::min(flags.context_tokens_max, model.shape.context_tokens)
                           : model.shape.context_tokens;

@@ -20,19 +20,20 @@ struct SoakOptions {
   bool one_node = true;  // shared memory; else TCP
   int64_t operations = 1000;
   uint64_t seed = 1;
-  size_t bytes_max = 1 << 20;            // of a message
+  size_t bytes_max = 1 << 20;               // of a message
   absl::Duration stall = absl::Minutes(5);  // the longest silence of a rank between two reports
 };
 
 // What each rank held at one moment.
 struct SoakSample {
-  int64_t operations = 0;     // done by then
+  int64_t operations = 0;  // done by then
   std::vector<ResourceUse> ranks;
 };
 
 struct SoakReport {
-  std::vector<SoakSample> samples;  // the first when the warm-up (a tenth) was over, the last at the end
-  std::vector<uint64_t> digests;    // by rank, of all results
+  std::vector<SoakSample>
+      samples;  // the first when the warm-up (a tenth) was over, the last at the end
+  std::vector<uint64_t> digests;  // by rank, of all results
 };
 
 // Runs it; `on_sample` sees each of about ten samples as it comes. What a rank found wrong comes

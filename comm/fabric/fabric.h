@@ -81,8 +81,8 @@ class Fabric {
   virtual FabricCounters counters() const = 0;
 };
 
-// The ranks that an error of a fabric (or what WithContext made of it) blames, ascending: those that
-// ended, or from which nothing was heard though they were waited for. Empty when it blames nobody.
+// The ranks that an error of a fabric (or what WithContext made of it) blames, ascending: those
+// that ended, or were waited for and not heard of. Empty when it blames nobody.
 std::vector<int> FaultyRanks(const absl::Status& status);
 absl::Status WithFaultyRanks(absl::Status status, const std::vector<int>& ranks);
 

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -54,37 +55,39 @@ struct Case {
   LinkOptions options = {};
 };
 
-const std::vector<Case>& Table() {
+void Nothing(LinkFacts&, LinkFacts&) {}
+void Nvlink(LinkFacts& a, LinkFacts& b) { JoinByNvlink(a, b); }
+void ShareGpu(LinkFacts& a, LinkFacts& b) { b.gpu = a.gpu; }
+void Rdma(LinkFacts& a, LinkFacts& b) { GiveRdma(a), GiveRdma(b); }
+
+std::vector<Case> GpuTable() {
   using K = LinkKind;
-  static const auto nothing = [](LinkFacts&, LinkFacts&) {};
-  static const auto nvlink = [](LinkFacts& a, LinkFacts& b) { JoinByNvlink(a, b); };
-  static const auto share = [](LinkFacts& a, LinkFacts& b) { b.gpu = a.gpu; };
-  static const auto rdma = [](LinkFacts& a, LinkFacts& b) { GiveRdma(a), GiveRdma(b); };
-  static const std::vector<Case> table = {
-      {"OneGpu", share, true, true, K::kCudaIpc, "one GPU: direct stores into each other's memory"},
-      {"Nvlink", nvlink, true, true, K::kCudaIpc,
+  return {
+      {"OneGpu", ShareGpu, true, true, K::kCudaIpc,
+       "one GPU: direct stores into each other's memory"},
+      {"Nvlink", Nvlink, true, true, K::kCudaIpc,
        "GPUs of one host joined by NVLink: direct stores"},
       {"NvlinkOneWay", [](LinkFacts& a, LinkFacts& b) { a.gpu->nvlink_peers = {b.gpu->uuid}; },
        true, true, K::kNccl, "GPUs of one host"},
-      {"NoNvlink", nothing, true, true, K::kNccl, "GPUs of one host"},
-      {"IpcOff", nvlink, true, true, K::kNccl, "GPUs of one host", {false, true}},
+      {"NoNvlink", Nothing, true, true, K::kNccl, "GPUs of one host"},
+      {"IpcOff", Nvlink, true, true, K::kNccl, "GPUs of one host", {false, true}},
       {"NvlinkOfAnotherSpace",
        [](LinkFacts& a, LinkFacts& b) {
          JoinByNvlink(a, b);
          b.memory_domain = 7;  // a container with an ipc space of its own
        },
        true, true, K::kNccl, "GPUs of different hosts, over sockets"},
-      {"Hosts", nothing, false, true, K::kNccl, "GPUs of different hosts, over sockets"},
-      {"HostsRdma", rdma, false, true, K::kNccl, "GPUs of different hosts, both with RDMA"},
+      {"Hosts", Nothing, false, true, K::kNccl, "GPUs of different hosts, over sockets"},
+      {"HostsRdma", Rdma, false, true, K::kNccl, "GPUs of different hosts, both with RDMA"},
       {"NcclOff",
-       nothing,
+       Nothing,
        true,
        true,
        K::kSharedMemory,
        "one host, through pinned host memory, as NCCL is switched off",
        {true, false}},
       {"OneGpuIpcOff",
-       share,
+       ShareGpu,
        true,
        true,
        K::kSharedMemory,
@@ -113,13 +116,19 @@ const std::vector<Case>& Table() {
        "rank 1 (node-b) 2.27.5"},
       {"NcclPatch", [](LinkFacts&, LinkFacts& b) { b.nccl_version = 22807; }, false, true, K::kNccl,
        "GPUs of different hosts, over sockets"},
+  };
+}
+
+std::vector<Case> HostTable() {
+  using K = LinkKind;
+  return {
       {"GpuAndCpu", [](LinkFacts&, LinkFacts& b) { b.gpu.reset(); }, true, true, K::kSharedMemory,
        "one host"},
-      {"CpuHost", nothing, true, false, K::kSharedMemory, "one host"},
+      {"CpuHost", Nothing, true, false, K::kSharedMemory, "one host"},
       {"CpuNoShm", [](LinkFacts&, LinkFacts& b) { b.ucx_transports = {"tcp"}; }, true, false,
        K::kTcp, "one host, without shared memory in UCX"},
-      {"CpuHosts", nothing, false, false, K::kTcp, "different hosts"},
-      {"CpuRdma", rdma, false, false, K::kRdma, "both have RDMA (rc)"},
+      {"CpuHosts", Nothing, false, false, K::kTcp, "different hosts"},
+      {"CpuRdma", Rdma, false, false, K::kRdma, "both have RDMA (rc)"},
       {"CpuOneRdma", [](LinkFacts& a, LinkFacts&) { GiveRdma(a); }, false, false, K::kTcp,
        "different hosts, only one with RDMA"},
       {"CpuOtherRdma", [](LinkFacts& a, LinkFacts& b) { GiveRdma(a), GiveRdma(b, "ud"); }, false,
@@ -131,11 +140,13 @@ const std::vector<Case>& Table() {
        },
        false, false, K::kTcp, "different hosts, only one with RDMA"},
   };
-  return table;
 }
 
 TEST(LinkChoiceTest, Table) {
-  for (const Case& c : Table()) {
+  std::vector<Case> cases = GpuTable();
+  for (Case& c : HostTable()) cases.push_back(std::move(c));
+  EXPECT_EQ(cases.size(), 22u);
+  for (const Case& c : cases) {
     const int other = c.one_host ? 0 : 1;
     LinkFacts a = c.gpus ? GpuRank(0, 0) : CpuRank(0);
     LinkFacts b = c.gpus ? GpuRank(other, 1) : CpuRank(other);

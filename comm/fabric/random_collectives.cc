@@ -52,7 +52,8 @@ std::vector<float> FloatsOf(size_t count, Stream stream) {
   for (float& value : floats) {
     const uint64_t word = stream.Next();
     const uint32_t exponent = word % 64 == 0 ? 0 : 100 + (word >> 8) % 40;
-    value = std::bit_cast<float>((static_cast<uint32_t>(word >> 32) & 0x807fffffu) | exponent << 23);
+    value =
+        std::bit_cast<float>((static_cast<uint32_t>(word >> 32) & 0x807fffffu) | exponent << 23);
   }
   return floats;
 }
@@ -168,11 +169,11 @@ absl::Status RandomCollectives::Check(const Case& c, absl::Span<const uint8_t> g
   }
   const size_t shorter = std::min(got.size(), expected.size());
   const auto first = std::mismatch(got.begin(), got.begin() + shorter, expected.begin()).first;
-  return absl::InternalError(absl::StrCat(
-      "operation ", next_ - 1, " of seed ", options_.seed, ", ",
-      kNames[static_cast<int>(c.kind)], " in a group of ", c.group.size(), " at rank ",
-      fabric_.rank(), ": ", got.size(), " bytes came where ", expected.size(),
-      " were due; the first wrong byte is ", first - got.begin()));
+  return absl::InternalError(
+      absl::StrCat("operation ", next_ - 1, " of seed ", options_.seed, ", ",
+                   kNames[static_cast<int>(c.kind)], " in a group of ", c.group.size(), " at rank ",
+                   fabric_.rank(), ": ", got.size(), " bytes came where ", expected.size(),
+                   " were due; the first wrong byte is ", first - got.begin()));
 }
 
 absl::Status RandomCollectives::RunAllReduce(const Case& c, Rng& rng) {
@@ -187,11 +188,11 @@ absl::Status RandomCollectives::RunReduceScatter(const Case& c, Rng& rng) {
   const size_t count = part * c.group.size();
   const std::vector<float> data = FloatsOf(count, Stream(c.seed, c.group.index, 0));
   std::vector<float> out(part);
-  RETURN_IF_ERROR(fabric_.ReduceScatterSum(c.group, data, absl::MakeSpan(out),
-                                           Op("soak_reduce_scatter")));
+  RETURN_IF_ERROR(
+      fabric_.ReduceScatterSum(c.group, data, absl::MakeSpan(out), Op("soak_reduce_scatter")));
   const std::vector<float> sum = SumOf(count, c.group.size(), c.seed);
-  return Check(c, AsBytes(out), AsBytes(sum).subspan(part * c.group.index * sizeof(float),
-                                                     part * sizeof(float)));
+  return Check(c, AsBytes(out),
+               AsBytes(sum).subspan(part * c.group.index * sizeof(float), part * sizeof(float)));
 }
 
 absl::Status RandomCollectives::RunAllGather(const Case& c, Rng& rng) {
@@ -212,8 +213,7 @@ absl::Status RandomCollectives::RunBroadcast(const Case& c, Rng& rng) {
   const size_t size = SizeOf(c, rng, c.element_bytes);
   const int root = static_cast<int>(rng.Below(c.group.size()));
   std::vector<uint8_t> data = BytesOf(size, Stream(c.seed, c.group.index, 0));
-  RETURN_IF_ERROR(
-      fabric_.Broadcast(c.group, root, absl::MakeSpan(data), Op("soak_broadcast")));
+  RETURN_IF_ERROR(fabric_.Broadcast(c.group, root, absl::MakeSpan(data), Op("soak_broadcast")));
   return Check(c, data, BytesOf(size, Stream(c.seed, root, 0)));
 }
 
@@ -233,8 +233,7 @@ absl::Status RandomCollectives::RunAllToAll(const Case& c, Rng& rng) {
   const std::vector<absl::Span<const uint8_t>> sends(out.begin(), out.end());
   std::vector<RecvBuffer> recvs(n);
   for (int i = 0; i < n; ++i) recvs[i].bytes = absl::MakeSpan(in[i]);
-  RETURN_IF_ERROR(
-      AllToAllV(fabric_, c.group, sends, absl::MakeSpan(recvs), Op("soak_all_to_all")));
+  RETURN_IF_ERROR(AllToAllV(fabric_, c.group, sends, absl::MakeSpan(recvs), Op("soak_all_to_all")));
   for (int i = 0; i < n; ++i) {
     RETURN_IF_ERROR(Check(c, absl::MakeConstSpan(in[i]).first(recvs[i].received),
                           BytesOf(sizes[i], Stream(c.seed, i, c.group.index))));

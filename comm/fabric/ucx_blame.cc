@@ -1,7 +1,7 @@
-// The part of UcxTransport that settles who is at fault when an exchange fails. Each rank names what
-// it waits for; those that answer live. A rank that gives up says so to all others, with the ranks
-// it blames, and lingers for a moment: its own connections then end only after the others know, so
-// that a rank which merely gave up is not taken for the one that failed.
+// The part of UcxTransport that settles who is at fault when an exchange fails. Each rank names
+// whom it waits for; those that answer live. A rank that gives up says so to all others, with the
+// ranks it blames, and lingers for a moment: its own connections then end only after the others
+// know, so that a rank which merely gave up is not taken for the one that failed.
 #include <algorithm>
 #include <utility>
 

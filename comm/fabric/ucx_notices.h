@@ -1,7 +1,7 @@
 // UcxNotices: small messages about the state of ranks, beside the payload of a UCX transport: who
-// is asked, who answers that it lives and whom it waits for, who gave up and whom it blames. Notices
-// of another epoch are never seen. Owned by a transport, used by its thread; destroyed after the
-// worker, which may still read and write its memory.
+// is asked, who answers that it lives and whom it waits for, who gave up and whom it blames.
+// Notices of another epoch are never seen. Owned by a transport, used by its thread; destroyed
+// after the worker, which may still read and write its memory.
 #pragma once
 
 #include <ucp/api/ucp.h>

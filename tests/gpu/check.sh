@@ -53,7 +53,8 @@ show() {
 
 gpu_tests() {
   find "$bundle/test" -name '*_test' | sort | grep -E \
-    'sbi_|tile_gemm|token_|qkv_post|flash_|decode_|moe_route|add_norm|slab_rows|weight_|exact|cuda'
+    -e 'sbi_|tile_gemm|token_|qkv_post|flash_|decode_|moe_route|add_norm|slab_rows|weight_|exact' \
+    -e 'cuda|nccl_gpu'
 }
 
 for binary in $(gpu_tests); do check 120 "$(basename "$binary")" "$binary"; done

@@ -23,6 +23,8 @@ namespace conclave {
 namespace {
 
 constexpr size_t kOutputMax = 1 << 20;
+// Where ip and tc are, which a test's path leaves out.
+constexpr const char* kSystemFolders[] = {"/usr/sbin/", "/sbin/"};
 
 // A file in memory that holds `text`, read from its start.
 int InputFile(const std::string& text) {
@@ -59,10 +61,16 @@ absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& argv, int input_fd, 
   posix_spawn_file_actions_adddup2(&actions, output_fd, STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, output_fd, STDERR_FILENO);
   pid_t pid = -1;
-  const int error = posix_spawnp(&pid, args[0], &actions, nullptr, args.data(), environ);
+  int error = posix_spawnp(&pid, args[0], &actions, nullptr, args.data(), environ);
+  for (const char* folder : kSystemFolders) {
+    if (error != ENOENT) break;
+    const std::string path = folder + argv[0];
+    error = posix_spawn(&pid, path.c_str(), &actions, nullptr, args.data(), environ);
+  }
   posix_spawn_file_actions_destroy(&actions);
   if (error == ENOENT) {
-    return absl::NotFoundError(absl::StrCat("there is no program '", argv[0], "' on the path"));
+    return absl::NotFoundError(absl::StrCat("there is no program '", argv[0],
+                                            "'; tools/setup installs what tests need"));
   }
   if (error != 0) {
     return absl::ResourceExhaustedError(

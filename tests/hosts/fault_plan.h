@@ -1,6 +1,6 @@
 // FaultPlan: what goes wrong in one round of fault_rounds: which fault, at which moment of an MoE
-// exchange, to which rank, and how the world goes on. Drawn from a seed. Values and plain functions;
-// any thread.
+// exchange, to which rank, and how the world goes on. Drawn from a seed. Values and plain
+// functions; any thread.
 #pragma once
 
 #include <cstdint>
@@ -12,11 +12,11 @@
 namespace conclave {
 
 enum class FaultKind : uint8_t {
-  kKill,      // SIGKILL
-  kStop,      // SIGSTOP
-  kLinkDown,  // of the victim's host: all its ranks are cut off
+  kKill,       // SIGKILL
+  kStop,       // SIGSTOP
+  kLinkDown,   // of the victim's host: all its ranks are cut off
   kBlackHole,  // of the victim's host, both directions
-  kHalfOpen,  // the process and its sockets vanish without a word, as when a host loses power
+  kHalfOpen,   // the process and its sockets vanish without a word, as when a host loses power
 };
 inline constexpr FaultKind kFaultKinds[] = {FaultKind::kKill, FaultKind::kStop,
                                             FaultKind::kLinkDown, FaultKind::kBlackHole,
@@ -39,10 +39,11 @@ const char* Name(FaultPhase phase);
 struct FaultPlan {
   FaultKind kind = FaultKind::kKill;
   FaultPhase phase = FaultPhase::kBeforeDispatch;
-  int victim = 0;      // rank
+  int victim = 0;       // rank
   int good_before = 0;  // exchanges that go well first: without one, no connection exists yet
-  int delay_us = 0;    // from the victim's word that it is in the phase, to the fault
-  bool left_out = false;  // the next epoch does without the victim; else another process replaces it
+  int delay_us = 0;     // from the victim's word that it is in the phase, to the fault
+  // The next epoch does without the victim; else another process replaces it.
+  bool left_out = false;
   ExchangeCase exchange;
 
   // The ranks that survivors may blame.

@@ -68,7 +68,9 @@ absl::Status FaultRounds::Spawn(int rank) {
 
 absl::Status FaultRounds::Join(const std::vector<int>& ranks) {
   std::vector<FabricMember> members;
-  for (const int rank : ranks) members.push_back({processes_[rank].get(), net_->Name(HostOf(rank))});
+  for (const int rank : ranks) {
+    members.push_back({processes_[rank].get(), net_->Name(HostOf(rank))});
+  }
   return JoinMembers(members, ++epoch_, kPatience);
 }
 
@@ -192,7 +194,9 @@ absl::Status FaultRounds::RunNextEpoch(const FaultPlan& plan) {
   const std::vector<int> victims = plan.Victims(options_.world.ranks_per_host);
   std::vector<int> members;
   for (int rank = 0; rank < options_.world.ranks; ++rank) {
-    if (processes_[rank]->AwaitEnd(absl::ZeroDuration()) != "running") RETURN_IF_ERROR(Spawn(rank));
+    if (processes_[rank]->AwaitEnd(absl::ZeroDuration()) != "running") {
+      RETURN_IF_ERROR(Spawn(rank));
+    }
     if (!plan.left_out || !Contains(victims, rank)) members.push_back(rank);
   }
   RETURN_IF_ERROR(Join(members));

@@ -81,7 +81,7 @@ absl::Status HostNet::Build() {
   }
   RETURN_IF_ERROR(Run({"ip", "-n", router_, "-batch", "-"}, in_router));
   RETURN_IF_ERROR(
-      Run({"ip", "netns", "exec", router_, "sysctl", "-qw", "net.ipv4.ip_forward=1"}));
+      Run({"ip", "netns", "exec", router_, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"}));
   for (int host = 0; host < hosts(); ++host) {
     const std::string in_host = absl::StrFormat(
         "link set lo up\naddr add %s/30 dev %s\nlink set %s up\nroute add default via %s\n",

@@ -397,8 +397,8 @@ void AddBenchPlan(CLI::App& bench, Invocation& invocation) {
 }
 
 void AddBench(CLI::App& root, Invocation& invocation) {
-  auto* bench =
-      root.add_subcommand("bench", "Measure: latency, kernels, ablation, serve, fabric, plan, calibrate");
+  auto* bench = root.add_subcommand(
+      "bench", "Measure: latency, kernels, ablation, serve, fabric, plan, calibrate");
   bench->require_subcommand(1);
   AddBenchKernels(*bench, invocation);
   AddBenchServe(*bench, invocation);

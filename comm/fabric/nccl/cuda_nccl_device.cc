@@ -123,7 +123,7 @@ absl::StatusOr<std::unique_ptr<NcclDevice>> CreateCudaNcclDevice(int index, Cuda
   return absl::UnavailableError(
       absl::StrCat("no device cuda:", index,
                    " for NCCL: this binary was built without CUDA; build it where nvcc is in "
-                   "/usr/local/cuda or $CUDA_HOME, or use --fabric ucx"));
+                   "/usr/local/cuda or $CUDA_HOME, or use the UCX fabric"));
 }
 
 #endif

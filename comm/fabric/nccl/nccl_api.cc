@@ -18,7 +18,7 @@ constexpr char kLibraryVariable[] = "CONCLAVE_NCCL_LIBRARY";
 std::string Remedy() {
   return absl::StrCat("install NCCL ", NcclVersionText(kNcclVersionMin),
                       " or newer, or name its library in ", kLibraryVariable,
-                      ", or leave NCCL out with --fabric ucx");
+                      ", or use the UCX fabric");
 }
 
 template <typename R, typename... Args>

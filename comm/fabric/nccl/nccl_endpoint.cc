@@ -114,7 +114,7 @@ absl::StatusOr<NcclAddress> ParseNcclAddress(const std::string& text, int rank) 
       bytes.checksum != ChecksumOf(bytes)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "fabric peers: the address of rank ", rank, " (", text.size(),
-        " bytes) is not one of an NCCL endpoint; start all workers with the same --fabric"));
+        " bytes) is not one of an NCCL endpoint; use one kind of fabric on all workers"));
   }
   NcclAddress address;
   address.rank = bytes.rank;
@@ -142,7 +142,7 @@ absl::Status CheckNcclPeers(const std::vector<NcclAddress>& addresses,
       return absl::FailedPreconditionError(absl::StrCat(
           "fabric peers: rank 0 has NCCL ", NcclVersionText(addresses[0].nccl_version),
           " and rank ", rank, " (", nodes[rank], ") has ", NcclVersionText(address.nccl_version),
-          "; install one version on all nodes, or use --fabric ucx"));
+          "; install one version on all nodes, or use the UCX fabric"));
     }
     const auto [uuid, new_uuid] = by_uuid.emplace(address.device.uuid, rank);
     // Parts of one GPU (MIG) differ in uuid and share its place on the bus.
@@ -154,7 +154,7 @@ absl::Status CheckNcclPeers(const std::vector<NcclAddress>& addresses,
         "fabric peers: ", RankOnDevice(addresses[other], nodes[other]), " and ",
         RankOnDevice(address, nodes[rank]),
         " are on one GPU, and NCCL takes one rank a GPU; give each worker a --device of its own, "
-        "or use --fabric ucx"));
+        "or use the UCX fabric"));
   }
   if (addresses.empty() || !addresses[0].id.has_value()) {
     return absl::InvalidArgumentError(

@@ -74,7 +74,7 @@ TEST(NcclPeersTest, TwoRanksOnOneGpuAreNamed) {
       std::string(status.message()),
       HasSubstr("rank 1 (cuda:1 of node-a) and rank 3 (cuda:1 of node-b) are on one GPU, and "
                 "NCCL takes one rank a GPU; give each worker a --device of its own, or use "
-                "--fabric ucx"));
+                "the UCX fabric"));
 }
 
 TEST(NcclPeersTest, PartsOfOneGpuAreOneGpu) {
