@@ -19,7 +19,7 @@
 #include "glog/logging.h"
 #include "tools/cli/bench_fabric_flags.h"
 #include "tools/cli/commands.h"
-#include "tools/cli/doctor_flags.h"
+#include "tools/cli/doctor/doctor_flags.h"
 #include "tools/cli/plan_flags.h"
 #include "tools/cli/server.h"
 #include "worker/worker_main.h"

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "tools/cli/doctor_checks.h"
+#include "tools/cli/doctor/doctor_checks.h"
 
 namespace conclave {
 

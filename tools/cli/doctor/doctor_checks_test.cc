@@ -1,4 +1,4 @@
-#include "tools/cli/doctor_checks.h"
+#include "tools/cli/doctor/doctor_checks.h"
 
 #include <functional>
 #include <set>

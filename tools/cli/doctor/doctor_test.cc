@@ -1,4 +1,4 @@
-#include "tools/cli/doctor.h"
+#include "tools/cli/doctor/doctor.h"
 
 #include <boost/json.hpp>
 #include <fstream>

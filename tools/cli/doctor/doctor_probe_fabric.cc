@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/base/status.h"
 #include "tools/cli/bench_fabric_cases.h"
-#include "tools/cli/doctor_probe.h"
+#include "tools/cli/doctor/doctor_probe.h"
 
 namespace conclave {
 namespace {

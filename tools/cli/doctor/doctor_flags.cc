@@ -1,8 +1,8 @@
-#include "tools/cli/doctor_flags.h"
+#include "tools/cli/doctor/doctor_flags.h"
 
 #include <memory>
 
-#include "tools/cli/doctor.h"
+#include "tools/cli/doctor/doctor.h"
 
 namespace conclave {
 

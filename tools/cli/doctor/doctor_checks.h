@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "tools/cli/doctor_facts.h"
+#include "tools/cli/doctor/doctor_facts.h"
 
 namespace conclave {
 

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "tools/cli/doctor_checks.h"
+#include "tools/cli/doctor/doctor_checks.h"
 
 namespace conclave {
 

@@ -1,4 +1,4 @@
-#include "tools/cli/doctor_checks.h"
+#include "tools/cli/doctor/doctor_checks.h"
 
 #include <algorithm>
 
@@ -7,7 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "tools/cli/doctor_checks_limits.h"
+#include "tools/cli/doctor/doctor_checks_limits.h"
 
 namespace conclave {
 namespace {

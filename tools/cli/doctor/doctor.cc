@@ -1,4 +1,4 @@
-#include "tools/cli/doctor.h"
+#include "tools/cli/doctor/doctor.h"
 
 #include <unistd.h>
 
@@ -17,8 +17,8 @@
 #include "absl/time/clock.h"
 #include "comm/base/status.h"
 #include "tools/cli/commands.h"
-#include "tools/cli/doctor_probe.h"
-#include "tools/cli/doctor_remote.h"
+#include "tools/cli/doctor/doctor_probe.h"
+#include "tools/cli/doctor/doctor_remote.h"
 #include "tools/cli/server.h"
 
 namespace conclave {

@@ -1,4 +1,4 @@
-#include "tools/cli/doctor_checks_limits.h"
+#include "tools/cli/doctor/doctor_checks_limits.h"
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"

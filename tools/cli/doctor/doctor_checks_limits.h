@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "tools/cli/doctor_checks.h"
+#include "tools/cli/doctor/doctor_checks.h"
 
 namespace conclave {
 

@@ -1,4 +1,4 @@
-#include "tools/cli/doctor_remote.h"
+#include "tools/cli/doctor/doctor_remote.h"
 
 #include <stdlib.h>
 #include <unistd.h>
