@@ -57,6 +57,13 @@ absl::StatusOr<std::vector<CudaDeviceInfo>> ListCudaDevices() {
   return devices;
 }
 
+CudaVersions FindCudaVersions() {
+  CudaVersions versions;
+  if (cudaRuntimeGetVersion(&versions.runtime) != cudaSuccess) versions.runtime = 0;
+  if (cudaDriverGetVersion(&versions.driver) != cudaSuccess) versions.driver = 0;
+  return versions;
+}
+
 absl::Status CheckCudaDevice(int index) {
   absl::StatusOr<std::vector<CudaDeviceInfo>> devices = ListCudaDevices();
   if (!devices.ok()) return devices.status();
@@ -92,6 +99,8 @@ absl::StatusOr<std::vector<CudaDeviceInfo>> ListCudaDevices() {
       "$CUDA_HOME, "
       "or pass --device cpu");
 }
+
+CudaVersions FindCudaVersions() { return {}; }
 
 absl::Status CheckCudaDevice(int index) {
   return absl::Status(

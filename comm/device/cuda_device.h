@@ -28,6 +28,13 @@ struct CudaDeviceInfo {
 // what to do.
 absl::StatusOr<std::vector<CudaDeviceInfo>> ListCudaDevices();
 
+// As CUDA counts: 13000 is 13.0.
+struct CudaVersions {
+  int runtime = 0;  // of this binary; 0 when built without CUDA
+  int driver = 0;   // the newest that the driver supports; 0 without a driver
+};
+CudaVersions FindCudaVersions();
+
 // Runs a kernel of one warp on the device and checks what it wrote. FailedPrecondition when the
 // binary holds no code for this chip, InvalidArgument when there is no such device, Unavailable for
 // any other failure.

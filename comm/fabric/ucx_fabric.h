@@ -26,6 +26,9 @@ struct UcxOptions {
   std::string net_devices;
 };
 
+// Of the library that is loaded: "1.13.1".
+std::string UcxVersion();
+
 // Unavailable when UCX finds no transport.
 absl::StatusOr<std::unique_ptr<FabricEndpoint>> CreateUcxEndpoint(const UcxOptions& options);
 

@@ -19,6 +19,7 @@
 #include "glog/logging.h"
 #include "tools/cli/bench_fabric_flags.h"
 #include "tools/cli/commands.h"
+#include "tools/cli/doctor/doctor_flags.h"
 #include "tools/cli/plan_flags.h"
 #include "tools/cli/server.h"
 #include "worker/worker_main.h"
@@ -461,6 +462,10 @@ int Main(int argc, char** argv) {
   AddStatus(root, invocation);
   AddLogits(root, invocation);
   AddBench(root, invocation);
+  AddDoctor(root, [&invocation](const std::string& verb, LongRun run) {
+    invocation.verb = verb;
+    invocation.run = std::move(run);
+  });
   AddPlanVerbs(root, [&invocation](const std::string& verb, std::function<absl::Status()> run) {
     invocation.verb = verb;
     invocation.run = [run = std::move(run)](const auto&) { return run(); };
