@@ -1,8 +1,10 @@
 // Many streams at once on four workers: each gets its own whole text; the coordinator stays light;
 // an idle cluster sleeps.
 
+#include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <future>
@@ -13,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "glog/logging.h"
 #include "gtest/gtest.h"
 #include "tests/integration/real_cluster.h"
 
@@ -22,14 +25,14 @@ namespace {
 constexpr int kStreams = 64;
 constexpr int kTokens = 48;
 
-// User and system time of a process so far, in seconds (proc(5), fields 14 and 15 of stat).
+// Time that a process has run so far, in seconds, to the nanosecond: the ticks of /proc/PID/stat
+// charge whole ones to whoever is on the processor when they come.
 double CpuSeconds(pid_t pid) {
-  std::ifstream in(absl::StrCat("/proc/", pid, "/stat"));
-  std::stringstream text;
-  text << in.rdbuf();
-  const std::string all = text.str();
-  const std::vector<std::string> fields = absl::StrSplit(all.substr(all.rfind(')') + 2), ' ');
-  return (std::stod(fields[11]) + std::stod(fields[12])) / sysconf(_SC_CLK_TCK);
+  clockid_t clock = 0;
+  timespec time = {};
+  CHECK_EQ(clock_getcpuclockid(pid, &clock), 0) << "process " << pid;
+  CHECK_EQ(clock_gettime(clock, &time), 0) << "process " << pid;
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 double ClusterCpuSeconds(const LocalCluster& cluster) {
@@ -82,22 +85,24 @@ int64_t ClusterWakeups(const LocalCluster& cluster) {
   return wakeups;
 }
 
-// An idle cluster of five processes takes 1 % of a core on a quiet machine and several on a busy
-// one (cold caches, ticks that count whole): so its wake-ups are bounded, and its share only so far
-// that a thread that spins is seen.
+// The share of a core that an idle cluster of five processes takes is 1 % on a quiet machine. The
+// lowest of a few looks counts: what other programs do to the caches is not the cluster's doing.
 TEST(LoadTest, AnIdleClusterUsesAlmostNoProcessor) {
   const auto cluster = StartCluster("tp=2,dp=2");
   Greedy(cluster->Client(false), {5, 6, 7}, 4);
-  const double cpu_begin = ClusterCpuSeconds(*cluster);
-  const int64_t wakeups_begin = ClusterWakeups(*cluster);
-  const absl::Time begin = absl::Now();
-  absl::SleepFor(absl::Seconds(4));  // tidy: allow(sleep) time itself is what is measured
-  const double seconds = absl::ToDoubleSeconds(absl::Now() - begin);
-  const double share = (ClusterCpuSeconds(*cluster) - cpu_begin) / seconds;
-  const double wakeups = static_cast<double>(ClusterWakeups(*cluster) - wakeups_begin) / seconds;
-  std::cout << "idle: " << 100 * share << " % of a core, " << wakeups << " wake-ups a second\n";
-  EXPECT_LT(wakeups, 200);
-  EXPECT_LT(share, 0.25);
+  double share = 1;
+  for (int look = 0; look < 4 && share >= 0.02; ++look) {
+    const double cpu_begin = ClusterCpuSeconds(*cluster);
+    const int64_t wakeups_begin = ClusterWakeups(*cluster);
+    const absl::Time begin = absl::Now();
+    absl::SleepFor(absl::Seconds(4));  // tidy: allow(sleep) time itself is what is measured
+    const double seconds = absl::ToDoubleSeconds(absl::Now() - begin);
+    share = std::min(share, (ClusterCpuSeconds(*cluster) - cpu_begin) / seconds);
+    const double wakeups = static_cast<double>(ClusterWakeups(*cluster) - wakeups_begin) / seconds;
+    std::cout << "idle: " << 100 * share << " % of a core, " << wakeups << " wake-ups a second\n";
+    EXPECT_LT(wakeups, 200);
+  }
+  EXPECT_LT(share, 0.02);
   EXPECT_TRUE(cluster->Stop().ok());
 }
 
