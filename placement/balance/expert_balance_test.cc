@@ -39,7 +39,7 @@ TEST(ExpertBalanceTest, SmallInstancesAreWithinTwoPercentOfOptimal) {
     const SmallInstance instance = DrawSmallInstance(seed);
     const BalanceResult ours = Balance(instance.load, instance.ranks);
     ExpectValid(ours, instance.ranks);
-    const auto optimal = SolveExactly(instance.load, 0, instance.ranks, 0x7fffffff, 1);
+    const auto optimal = SolveExactly(instance.load, 0, instance.ranks, 0x7fffffff, 3);
     ASSERT_TRUE(optimal.ok()) << optimal.status().message();
     const double makespan = LayerMakespan(instance.load, 0, ours.map.layers[0], instance.ranks);
     EXPECT_LE(makespan, 1.02 * optimal->makespan) << "seed " << seed;

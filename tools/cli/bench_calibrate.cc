@@ -26,8 +26,6 @@
 namespace conclave {
 namespace {
 
-constexpr int64_t kProfileBytesMax = 64 << 10;
-
 // Everything the file holds.
 struct Calibrated {
   HardwareProfile profile;
@@ -259,20 +257,6 @@ absl::StatusOr<MeasuredHardware> MeasureHardware(const std::string& device, int 
                                                  const std::atomic<bool>& cancelled) {
   ASSIGN_OR_RETURN(const Calibrated found, Calibrate(device, threads, cancelled));
   return MeasuredHardware{found.profile, found.node.host};
-}
-
-absl::StatusOr<MeasuredHardware> ReadMeasuredHardware(const std::string& flag,
-                                                      const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text(kProfileBytesMax + 1, '\0');
-  if (file) file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (file.gcount() <= 0 || file.gcount() > kProfileBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        flag, " '", path, "' cannot be read, is empty or is over ", kProfileBytesMax >> 10,
-        " KiB; give the file that bench calibrate --output wrote"));
-  }
-  text.resize(file.gcount());
-  return ParseMeasuredHardware(text, path);
 }
 
 absl::Status RunBenchCalibrate(const BenchCalibrateOptions& options,

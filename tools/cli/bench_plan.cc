@@ -7,6 +7,7 @@
 #include <cmath>
 #include <iostream>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "tools/cli/calibration.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/latency_report.h"
+#include "tools/cli/plan_inputs.h"
 
 namespace conclave {
 namespace {
@@ -56,10 +58,10 @@ absl::StatusOr<Forecast> Predict(const Case& c, MeasuredHardware machine) {
   }
   std::vector<int> devices(workers);
   std::iota(devices.begin(), devices.end(), 0);
-  const ScheduleKind schedule =
-      c.model.exchange == "naive" ? ScheduleKind::kNaive : ScheduleKind::kPcc;
+  ASSIGN_OR_RETURN(const std::optional<ScheduleKind> schedule,
+                   ParseSchedule("--exchange", c.model.exchange));
   const Candidate candidate =
-      EvenCandidate(c.resolved.spec, schedule, c.resolved.shape.layers, std::move(devices));
+      EvenCandidate(c.resolved.spec, *schedule, c.resolved.shape.layers, std::move(devices));
   // Prompts longer than a step's tokens come in chunks; each sees half of the whole on average.
   StepLoad prefill = PrefillLoad(c.size.batch, c.size.input_tokens);
   const double chunks = std::ceil(prefill.tokens / c.model.batch_tokens_max);

@@ -63,9 +63,6 @@ struct LinkCalibration {
 // the link within the node. `device`: cpu, cuda or cuda:N. `threads` 0: the machine's processors.
 absl::StatusOr<MeasuredHardware> MeasureHardware(const std::string& device, int threads,
                                                  const std::atomic<bool>& cancelled);
-// The file that `bench calibrate` wrote; errors name `flag`.
-absl::StatusOr<MeasuredHardware> ReadMeasuredHardware(const std::string& flag,
-                                                      const std::string& path);
 
 // Between two threads over UCX, as between two workers of one node.
 absl::StatusOr<LinkCalibration> CalibrateNodeLink();

@@ -273,15 +273,27 @@ void AddWorker(CLI::App& root, Invocation& invocation) {
   });
 }
 
+void AddBatches(CLI::App& app, std::vector<int>& batches) {
+  app.add_option("--batch,--batch-size", batches, "Sequences; several are measured in turn")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+}
+
+void AddLengths(CLI::App& app, int& input_tokens, int& output_tokens, int output_least) {
+  app.add_option("--input-len", input_tokens, "Tokens of each prompt")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--output-len", output_tokens, "Tokens generated for each")
+      ->check(CLI::Range(output_least, 1 << 20))
+      ->capture_default_str();
+}
+
 void AddBenchKernels(CLI::App& bench, Invocation& invocation) {
   auto* app = bench.add_subcommand("kernels", "Each GPU operator of a step against its roofline");
   auto options = std::make_shared<BenchKernelsOptions>();
   AddModelFlags(*app, options->model, true);
-  app->add_option("--batch,--batch-size", options->batches,
-                  "Sequences; several are measured in turn")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
+  AddBatches(*app, options->batches);
   app->add_option("--input-len", options->input_tokens, "Tokens of each prompt")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -304,12 +316,7 @@ void AddBenchServe(CLI::App& bench, Invocation& invocation) {
   app->add_option("--streams,--max-concurrency", options->streams, "Streams at once")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  app->add_option("--input-len", options->input_tokens)
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  app->add_option("--output-len", options->output_tokens)
-      ->check(CLI::Range(2, 1 << 20))
-      ->capture_default_str();
+  AddLengths(*app, options->input_tokens, options->output_tokens, 2);
   app->add_option("--vocab", options->vocab, "Prompts are random token ids below this")
       ->check(CLI::Range(1, 1 << 24))
       ->capture_default_str();
@@ -327,16 +334,8 @@ void AddBenchAblation(CLI::App& bench, Invocation& invocation) {
   auto* app = bench.add_subcommand("ablation", "What each part of the GPU path brings");
   auto options = std::make_shared<BenchAblationOptions>();
   AddModelFlags(*app, options->model, true);
-  app->add_option("--batch,--batch-size", options->batches, "Sequences; one column for each")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
-  app->add_option("--input-len", options->input_tokens)
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  app->add_option("--output-len", options->output_tokens)
-      ->check(CLI::Range(2, 1 << 20))
-      ->capture_default_str();
+  AddBatches(*app, options->batches);
+  AddLengths(*app, options->input_tokens, options->output_tokens, 2);
   app->add_flag("--json", options->json, "Print JSON, one object a line");
   app->footer("Example: conclave bench ablation --model qwen3-30b-a3b --device cuda --batch 1,8");
   app->callback([options, &invocation] {
@@ -370,21 +369,13 @@ void AddBenchPlan(CLI::App& bench, Invocation& invocation) {
   app->add_option("--model,-m", options->models, "Checkpoint folders or presets")->required();
   app->add_option("--parallel,-p", options->grids, "Grids, such as tp=1 tp=2,dp=2")
       ->capture_default_str();
-  app->add_option("--batch,--batch-size", options->batches)
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
+  AddBatches(*app, options->batches);
   app->add_option("--device", options->device, "cpu, cuda or cuda:N")->capture_default_str();
-  app->add_option("--exchange", options->exchange)
-      ->check(CLI::IsMember({"pcc", "naive"}))
+  app->add_option("--exchange", options->exchange, "pcc, naive or two-level")
       ->capture_default_str();
   app->add_option("--profile", options->profile_path,
                   "What bench calibrate wrote; without it this machine is measured first");
-  app->add_option("--input-len", options->input_tokens)
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  app->add_option("--output-len", options->output_tokens)
-      ->check(CLI::Range(2, 1 << 20))
-      ->capture_default_str();
+  AddLengths(*app, options->input_tokens, options->output_tokens, 2);
   app->add_option("--max-num-batched-tokens", options->batch_tokens_max)
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -412,17 +403,8 @@ void AddBench(CLI::App& root, Invocation& invocation) {
   auto* app = bench->add_subcommand("latency", "Prefill and decode time of one batch");
   auto options = std::make_shared<BenchLatencyOptions>();
   AddModelFlags(*app, options->model, true);
-  app->add_option("--batch,--batch-size", options->batches,
-                  "Sequences; several are measured in turn")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
-  app->add_option("--input-len", options->input_tokens)
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  app->add_option("--output-len", options->output_tokens)
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
+  AddBatches(*app, options->batches);
+  AddLengths(*app, options->input_tokens, options->output_tokens, 1);
   app->add_option("--trace", options->trace_path, "Chrome trace of the operators (on GPUs)");
   app->add_flag("--json", options->json, "Print JSON");
   app->footer(

@@ -60,8 +60,7 @@ absl::StatusOr<ClusterTopology> LoadCluster(const std::string& cluster) {
 
 // Puts a measured profile in the place of the cluster's profile of that name.
 absl::Status UseMeasuredProfile(const std::string& path, ClusterTopology* cluster) {
-  ASSIGN_OR_RETURN(const std::string text, ReadFlagFile("--profile", path, kFileBytesMax));
-  ASSIGN_OR_RETURN(const MeasuredHardware measured, ParseMeasuredHardware(text, path));
+  ASSIGN_OR_RETURN(const MeasuredHardware measured, ReadMeasuredHardware("--profile", path));
   const absl::Status replaced = ReplaceProfile(measured, cluster);
   if (replaced.ok()) return replaced;
   return Refuse("--profile", path, replaced.message());
@@ -76,6 +75,12 @@ absl::StatusOr<double> ReadCount(const json::value& value) {
 }
 
 }  // namespace
+
+absl::StatusOr<MeasuredHardware> ReadMeasuredHardware(const std::string& flag,
+                                                      const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFlagFile(flag, path, kFileBytesMax));
+  return ParseMeasuredHardware(text, path);
+}
 
 absl::StatusOr<double> ParseSeconds(const std::string& flag, const std::string& text) {
   const size_t digits = std::min(text.find_first_not_of("0123456789.eE+-"), text.size());

@@ -38,6 +38,10 @@ struct PlanInputs {
 // InvalidArgument names the flag, the value and the remedy.
 absl::StatusOr<PlanInputs> MakePlanInputs(const PlanQuestion& question);
 
+// The file that `bench calibrate` wrote. InvalidArgument names `flag` or the file's line.
+absl::StatusOr<MeasuredHardware> ReadMeasuredHardware(const std::string& flag,
+                                                      const std::string& path);
+
 // Seconds of "250ms", "80us", "2s" or "0.25"; more than 0. InvalidArgument names `flag`.
 absl::StatusOr<double> ParseSeconds(const std::string& flag, const std::string& text);
 
